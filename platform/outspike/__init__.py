@@ -1,0 +1,1 @@
+"""Distributed training and feature store for video anomaly detection."""

@@ -1,0 +1,263 @@
+"""Settings of every stage as plain frozen dataclasses; nothing heavy is imported here.
+
+Jobs take a recipe (:mod:`outspike.recipes`) and dotted overrides, resolve them into one of these
+objects, check it, and store it as JSON beside what they made.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from outspike.errors import ConfigError
+from outspike.timebase import SnippetGrid
+
+# --------------------------------------------------------------------------- data and encoders
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which recordings: a data set by name, where its files lie, and which split of it."""
+
+    dataset: str = "miniature"
+    """Name of a data set known to ``outspike datasets``, or ``folder`` for your own files."""
+    root: str = "outspike-data/miniature"
+    """Local folder or s3:// prefix that holds the recordings."""
+    split: str = "official"
+    """Named split of that data set."""
+    synthetic_root: str | None = None
+    """Folder of generated videos (with their index) added to the training split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """One encoder: which, on which grid, and the settings only it has."""
+
+    kind: Literal["event-pyramid", "frame-pyramid", "frame-motion", "clip", "event-clip"] = (
+        "event-pyramid"
+    )
+    grid: SnippetGrid = field(default_factory=SnippetGrid)
+    weights: str | None = None
+    """Local folder or hub id of pretrained weights (clip, event-clip)."""
+    crops: Literal["centre", "ten"] = "centre"
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreConfig:
+    """Address of a feature store and, for readers, the catalog version that pins its rows."""
+
+    url: str = "outspike-data/store"
+    version: int | None = None
+    """Catalog version; None means the newest at the time the job starts, which is then recorded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractConfig:
+    """``jobs/extract.py``: recordings in, feature rows out."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
+    encoders: tuple[EncoderConfig, ...] = (EncoderConfig(),)
+    num_actors: int = 1
+    """Encoder actors; each decodes, encodes and writes whole recordings."""
+    max_actors: int | None = None
+    """Upper bound for autoscaling; None means ``num_actors``."""
+    cpus_per_actor: float = 0.5
+    gpus_per_actor: float = 0.0
+    commit_every_s: float = 5.0
+    segment_bytes: int = 64_000_000
+    segment_seconds: float = 30.0
+    decode_timeout_s: float = 3600.0
+    """Wall-clock limit for decoding one recording in its child process."""
+    decode_memory_mb: int = 4096
+    max_bad_share: float = 0.1
+    """Share of quarantined inputs above which the job exits with 3."""
+    limit: int | None = None
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        names = [encoder.kind for encoder in self.encoders]
+        if not names or len(set(names)) != len(names):
+            raise ConfigError(f"encoders={names}: name at least one, and each kind once.")
+        if self.num_actors < 1 or (self.max_actors or self.num_actors) < self.num_actors:
+            raise ConfigError(
+                f"num_actors={self.num_actors}, max_actors={self.max_actors}: need "
+                "1 <= num_actors <= max_actors."
+            )
+        if not 0 <= self.max_bad_share <= 1:
+            raise ConfigError(f"max_bad_share={self.max_bad_share}: a share lies in [0, 1].")
+
+
+# --------------------------------------------------------------------------------- detectors
+
+Compat = Literal["msf_2025", "ief_vad_2025"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SslsConfig:
+    """Synthetic-sample loss scaling (``gv_vad_ssls.md`` section 4.3): one weight per bag."""
+
+    mode: Literal["off", "per_sample", "batch_scalar"] = "per_sample"
+    policy: Literal["fixed", "schedule", "learned"] = "fixed"
+    scale: float = 1.0
+    """Weight of a synthetic bag (fixed), peak (schedule), or upper bound (learned)."""
+    schedule: str = "linear_cosine"
+    normalise: Literal["count", "weight"] = "count"
+    isolate_stats: bool = False
+    """Keep synthetic bags out of batch statistics, thresholds and rankings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MsfConfig:
+    """Multi-scale spiking fusion detector (``ucf_crime_dvs_msf.md``)."""
+
+    kind: Literal["msf"] = "msf"
+    feature_set: str = "event-pyramid"
+    width: int = 256
+    """Feature width ``D`` of the input; checked against the store."""
+    hidden: int = 64
+    dropout: float = 0.8
+    tau: float = 1.6
+    mil_divisor: int = 4
+    """k of the top-k MIL loss: ceil(snippets / mil_divisor) highest scores of a bag count."""
+    smooth_weight: float = 80.0
+    compat: Literal["msf_2025"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class IefVadConfig:
+    """Uncertainty-weighted fusion of frame and event features (``ief_vad.md``)."""
+
+    kind: Literal["ief_vad"] = "ief_vad"
+    image_set: str = "frame-pyramid"
+    event_set: str = "event-pyramid"
+    image_width: int = 768
+    event_width: int = 768
+    width: int = 768
+    num_layers: int = 2
+    num_heads: int = 8
+    refinement_steps: int = 10
+    refinement_rate: float = 0.5
+    noise_model: Literal["gaussian", "student_t"] = "student_t"
+    nu: float = 8.0
+    epsilon: float = 1e-8
+    attention_dropout: float = 0.1
+    reg_weight: float = 1.0
+    kl_weight: float = 1.0
+    compat: Literal["ief_vad_2025"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionFloorConfig:
+    """The floor under every results table: frame differences and no learning to speak of."""
+
+    kind: Literal["motion_floor"] = "motion_floor"
+    feature_set: str = "frame-motion"
+    form: Literal["normal_deviation", "logistic"] = "normal_deviation"
+    """``normal_deviation``: per-cell z-scores (Ped2); ``logistic``: clip statistics (fights)."""
+
+
+DetectorConfig = MsfConfig | IefVadConfig | MotionFloorConfig
+
+
+# ---------------------------------------------------------------------------------- training
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowConfig:
+    """How a training bag of any length becomes at most ``length`` rows."""
+
+    rule: Literal["all", "uniform", "msf_2025", "mean_bins"] = "uniform"
+    """``all`` keeps every row; ``uniform`` draws one row a bin; the others are published rules."""
+    length: int = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """Optimiser and schedule."""
+
+    optimiser: Literal["adam", "adamw", "sgd"] = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    schedule: Literal["constant", "cosine", "multistep"] = "constant"
+    milestones: tuple[int, ...] = ()
+    """Steps at which ``multistep`` multiplies the rate by ``gamma``."""
+    gamma: float = 0.1
+    clip_norm: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionConfig:
+    """Which checkpoint is kept as best, and on what: never on the test split by default."""
+
+    split: Literal["last", "holdout", "cross_validation", "test"] = "last"
+    """``last`` selects nothing; ``holdout`` takes ``share`` of the training groups."""
+    share: float = 0.2
+    metric: str = "auc"
+    every_steps: int = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """``jobs/train.py``: a detector, the features it reads, and how it learns."""
+
+    name: str = "msf-miniature"
+    """Registered model name, and prefix of the run's name."""
+    data: DataConfig = field(default_factory=DataConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
+    detector: DetectorConfig = field(default_factory=MsfConfig)
+    encoders: tuple[EncoderConfig, ...] = (EncoderConfig(),)
+    """Encoders whose features are read; a bundle carries them so that it can score raw video."""
+    window: WindowConfig = field(default_factory=WindowConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    ssls: SslsConfig = field(default_factory=SslsConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    protocol: str = "miniature"
+    steps: int = 200
+    bags_per_batch: int = 16
+    """Global batch ``B``: half normal, half anomalous, split evenly over the workers."""
+    synthetic_per_batch: int = 0
+    """How many of those bags are generated ones."""
+    num_workers: int = 1
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: float = 0.0
+    checkpoint_every: int = 50
+    max_failures: int = 3
+    seed: int = 0
+    storage: str = "outspike-data/runs"
+    """Checkpoints and run state: local folder or s3:// prefix."""
+    tracking_uri: str = "sqlite:///mlflow.db"
+    resume: str | None = None
+    """Name of a run below ``storage`` to go on with."""
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        if self.bags_per_batch % 2:
+            raise ConfigError(f"bags_per_batch={self.bags_per_batch} must be even: two halves.")
+        if (self.bags_per_batch // 2) % self.num_workers:
+            raise ConfigError(
+                f"bags_per_batch={self.bags_per_batch} gives {self.bags_per_batch // 2} bags a half, "
+                f"which {self.num_workers} workers cannot share evenly."
+            )
+
+
+# --------------------------------------------------------------------------- JSON and hashes
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """A config as plain JSON values, nested dataclasses tagged by their ``kind`` where they have one."""
+    document = dataclasses.asdict(config)
+    loaded: dict[str, Any] = json.loads(json.dumps(document))
+    return loaded
+
+
+def canonical_json(document: Any) -> str:
+    """The one text of a JSON value that hashes are taken over: sorted keys, no spaces."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def config_hash(config: Any) -> str:
+    """SHA-256 of the resolved config; it names the run."""
+    return hashlib.sha256(canonical_json(to_json(config)).encode()).hexdigest()
