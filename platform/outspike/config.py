@@ -74,8 +74,14 @@ class ExtractConfig:
     decode_memory_mb: int = 4096
     max_bad_share: float = 0.1
     """Share of quarantined inputs above which the job exits with 3."""
+    retry_quarantined: bool = False
+    """Try recordings again that an earlier run quarantined."""
     limit: int | None = None
+    """Extract at most this many recordings."""
+    num_cpus: int | None = None
+    """CPUs of a local Ray; ignored on a cluster."""
     dry_run: bool = False
+    """Say what would be done, from the catalog, and stop."""
 
     def __post_init__(self) -> None:
         names = [encoder.kind for encoder in self.encoders]
@@ -238,8 +244,8 @@ class TrainConfig:
             raise ConfigError(f"bags_per_batch={self.bags_per_batch} must be even: two halves.")
         if (self.bags_per_batch // 2) % self.num_workers:
             raise ConfigError(
-                f"bags_per_batch={self.bags_per_batch} gives {self.bags_per_batch // 2} bags a half, "
-                f"which {self.num_workers} workers cannot share evenly."
+                f"bags_per_batch={self.bags_per_batch} gives {self.bags_per_batch // 2} bags a "
+                f"half, which {self.num_workers} workers cannot share evenly."
             )
 
 
@@ -247,7 +253,7 @@ class TrainConfig:
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """A config as plain JSON values, nested dataclasses tagged by their ``kind`` where they have one."""
+    """A config as plain JSON values; ``kind`` fields tell which class a nested object has."""
     document = dataclasses.asdict(config)
     loaded: dict[str, Any] = json.loads(json.dumps(document))
     return loaded

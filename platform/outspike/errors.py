@@ -13,6 +13,14 @@ class ConfigError(OutspikeError, ValueError):
     """A setting or command-line value that cannot be honoured."""
 
 
+class UrlError(OutspikeError, OSError):
+    """A file or folder, local or on S3, that cannot be read or written."""
+
+
+class MissingUrlError(UrlError, FileNotFoundError):
+    """A file or folder that is not there."""
+
+
 class DatasetError(OutspikeError, ValueError):
     """A manifest, label table or directory layout that contradicts itself or the files found."""
 
@@ -46,7 +54,7 @@ class CorruptionError(StoreError):
 
 
 class BagError(OutspikeError, ValueError):
-    """A bag that a detector cannot take: wrong width, no snippets, or values that are not finite."""
+    """A bag no detector can take: wrong width, no snippets, or values that are not finite."""
 
 
 class CheckpointError(OutspikeError, ValueError):

@@ -14,10 +14,10 @@ class Recording:
     """One video or event file, its labels, and what is needed to read it.
 
     ``video_id`` is unique inside ``dataset``. ``label`` is 1 for anomalous, 0 for normal, None when
-    nobody has said. ``intervals`` are the half-open anomalous frame ranges: None where unknown, ``()``
-    where it is known that there are none. ``group`` names the source that several recordings were cut
-    from; cross-validation keeps a group on one side. ``fps`` and ``size`` (width, height) are only
-    given where the file itself does not tell, as with raw event recordings.
+    nobody has said. ``intervals`` are the half-open anomalous frame ranges: None where unknown,
+    ``()`` where it is known that there are none. ``group`` names the source that several recordings
+    were cut from; cross-validation keeps a group on one side. ``fps`` and ``size`` (width, height)
+    are only given where the file itself does not tell, as with raw event recordings.
     """
 
     dataset: str

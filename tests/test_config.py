@@ -1,0 +1,41 @@
+"""Promises of the configuration: checked on construction, one text and one hash per meaning."""
+
+import dataclasses
+
+import pytest
+
+from outspike.config import EncoderConfig, ExtractConfig, TrainConfig, config_hash, to_json
+from outspike.errors import ConfigError, DatasetError
+from outspike.recording import Recording
+
+
+def test_the_hash_follows_every_nested_field() -> None:
+    base = TrainConfig()
+    changed = dataclasses.replace(base, optim=dataclasses.replace(base.optim, lr=1e-5))
+    assert config_hash(base) == config_hash(TrainConfig())
+    assert config_hash(base) != config_hash(changed)
+
+
+def test_json_is_plain_values() -> None:
+    document = to_json(ExtractConfig())
+    assert document["encoders"][0]["grid"] == {"snippet_frames": 16, "stride": 16, "tail": "keep"}
+
+
+def test_a_half_batch_that_workers_cannot_share_is_refused() -> None:
+    with pytest.raises(ConfigError, match="cannot share evenly"):
+        TrainConfig(bags_per_batch=16, num_workers=3)
+
+
+def test_the_same_encoder_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match="each kind once"):
+        ExtractConfig(encoders=(EncoderConfig(), EncoderConfig()))
+
+
+def test_a_generated_recording_outside_training_is_refused() -> None:
+    with pytest.raises(DatasetError, match="training split only"):
+        Recording(dataset="d", video_id="v", url="v.mp4", split="test", synthetic=True)
+
+
+def test_a_normal_recording_with_anomalous_frames_is_refused() -> None:
+    with pytest.raises(DatasetError, match="labelled normal"):
+        Recording(dataset="d", video_id="v", url="v.mp4", label=0, intervals=((3, 5),))
