@@ -124,11 +124,14 @@ class MsfConfig:
     width: int = 256
     """Feature width ``D`` of the input; checked against the store."""
     hidden: int = 64
+    """Channels of each of the four branches; inputs not 4 x hidden wide are projected first."""
     dropout: float = 0.8
     tau: float = 1.6
     mil_divisor: int = 4
     """k of the top-k MIL loss: ceil(snippets / mil_divisor) highest scores of a bag count."""
     smooth_weight: float = 80.0
+    input_norm: Literal["none", "standardise"] = "none"
+    """``standardise`` fits mean and deviation of every feature on the training bags."""
     compat: Literal["msf_2025"] | None = None
 
 
@@ -152,6 +155,10 @@ class IefVadConfig:
     attention_dropout: float = 0.1
     reg_weight: float = 1.0
     kl_weight: float = 1.0
+    window: int = 256
+    """Snippets attended to at once; longer bags are scored in windows that overlap by half."""
+    input_norm: Literal["none", "standardise"] = "none"
+    """``standardise`` fits mean and deviation of every feature on the training bags."""
     compat: Literal["ief_vad_2025"] | None = None
 
 
@@ -247,6 +254,40 @@ class TrainConfig:
                 f"bags_per_batch={self.bags_per_batch} gives {self.bags_per_batch // 2} bags a "
                 f"half, which {self.num_workers} workers cannot share evenly."
             )
+
+
+# --------------------------------------------------------------------------------- predicting
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """``jobs/predict.py``: a model and recordings in; tables, curves and overlays out."""
+
+    model: str = "models:/miniature@champion"
+    """``models:/NAME@champion``, ``models:/NAME/VERSION``, or a bundle folder."""
+    input: str = "outspike-data/unseen"
+    """A recording, a folder, or an s3:// prefix."""
+    out: str = "predictions"
+    """Local folder for ``<video_id>.csv``, ``.json``, ``.png`` and ``.mp4``."""
+    threshold: float = 0.5
+    """Snippets scored at least this form the intervals of the ``.json``."""
+    overlay: bool = True
+    """Write ``.mp4``, the recording with its score drawn under it."""
+    tracking_uri: str = "sqlite:///mlflow.db"
+    num_actors: int | None = None
+    """Ray actors; None scores a few recordings in this process and more of them with two actors."""
+    cpus_per_actor: float = 0.5
+    gpus_per_actor: float = 0.0
+    decode_timeout_s: float = 3600.0
+    decode_memory_mb: int = 4096
+    max_bad_share: float = 0.1
+    """Share of inputs that cannot be scored above which the job exits with 3."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise ConfigError(f"threshold={self.threshold}: scores lie in [0, 1].")
+        if self.num_actors is not None and self.num_actors < 1:
+            raise ConfigError(f"num_actors={self.num_actors}: at least one, or leave it out.")
 
 
 # --------------------------------------------------------------------------- JSON and hashes

@@ -1,0 +1,1 @@
+"""Detectors: bags of snippet features in, a probability of being anomalous per snippet out."""
