@@ -1,6 +1,8 @@
 """Promises of the configuration: checked on construction, one text and one hash per meaning."""
 
 import dataclasses
+import json
+from fractions import Fraction
 
 import pytest
 
@@ -39,3 +41,17 @@ def test_a_generated_recording_outside_training_is_refused() -> None:
 def test_a_normal_recording_with_anomalous_frames_is_refused() -> None:
     with pytest.raises(DatasetError, match="labelled normal"):
         Recording(dataset="d", video_id="v", url="v.mp4", label=0, intervals=((3, 5),))
+
+
+def test_a_recording_survives_its_json_form() -> None:
+    recording = Recording(
+        dataset="d",
+        video_id="a/b",
+        url="s3://x/b.raw",
+        modality="events",
+        label=1,
+        intervals=((3, 5), (9, 10)),
+        fps=Fraction(1_000_000, 33_333),
+        size=(1280, 720),
+    )
+    assert Recording.from_document(json.loads(json.dumps(recording.to_document()))) == recording

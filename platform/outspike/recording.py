@@ -1,8 +1,8 @@
 """A recording: one source file and what people say of it."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 from outspike.errors import DatasetError
 
@@ -53,3 +53,20 @@ class Recording:
     def key(self) -> str:
         """``dataset/video_id``, the name used in messages, files and progress."""
         return f"{self.dataset}/{self.video_id}"
+
+    def to_document(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self) | {"fps": None if self.fps is None else str(self.fps)}
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> "Recording":
+        """Inverse of :meth:`to_document`."""
+        fps, size, intervals = document["fps"], document["size"], document["intervals"]
+        restored = {
+            "fps": None if fps is None else Fraction(fps),
+            "size": None if size is None else (int(size[0]), int(size[1])),
+            "intervals": None
+            if intervals is None
+            else tuple((int(start), int(stop)) for start, stop in intervals),
+        }
+        return cls(**(document | restored))

@@ -1,0 +1,1 @@
+"""Extraction with Ray Data: recordings in, feature rows in the store."""

@@ -1,0 +1,133 @@
+"""The extraction actor: decode, encode and write whole recordings, and report receipts.
+
+One actor does all three so that features never cross the object store and a recording is never
+split over writers. A call takes a few recordings and yields as it goes; the segments are closed at
+its end, because an actor is not told when its input ends.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from outspike.config import ExtractConfig
+from outspike.encoders import build
+from outspike.errors import DatasetError, MediaError
+from outspike.extract.ledger import Failure
+from outspike.extract.plan import WorkItem
+from outspike.scoring.encode import RecordingFacts, encode_recording
+from outspike.store.segments import Receipt, SegmentWriter
+from outspike.store.store import FeatureStore
+
+Batch = dict[str, NDArray[np.object_]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """What an actor tells the driver: a recording's outcome, or receipts of closed segments."""
+
+    failure: Failure | None = None
+    footage_s: float = 0.0
+    seconds: float = 0.0
+    """Wall-clock seconds that the recording took."""
+    receipts: tuple[Receipt, ...] = ()
+
+    @property
+    def is_outcome(self) -> bool:
+        """Whether a recording was finished, well or badly."""
+        return self.failure is not None or self.footage_s > 0
+
+    def to_batch(self) -> Batch:
+        """One row of Ray Data holding the message as JSON text."""
+        return {"message": np.array([json.dumps(asdict(self))], dtype=object)}
+
+    @classmethod
+    def from_json(cls, text: str) -> "Message":
+        """Inverse of the text inside :meth:`to_batch`."""
+        document = json.loads(text)
+        failure = document.pop("failure")
+        receipts = document.pop("receipts")
+        return cls(
+            failure=None if failure is None else Failure.from_document(failure),
+            receipts=tuple(Receipt(**receipt) for receipt in receipts),
+            **document,
+        )
+
+
+class Extractor:
+    """Callable class for ``Dataset.map_batches``; encoders load their weights once."""
+
+    def __init__(self, config: ExtractConfig) -> None:
+        self._config = config
+        self._encoders = [build(encoder) for encoder in config.encoders]
+        store = FeatureStore.open(config.store.url)
+        self._writers = [
+            store.segment_writer(
+                encoder.spec(),
+                max_bytes=config.segment_bytes,
+                max_seconds=config.segment_seconds,
+            )
+            for encoder in self._encoders
+        ]
+
+    def __call__(self, batch: dict[str, Any]) -> Iterator[Batch]:
+        """Extract every recording of the batch; bad inputs become messages, not exceptions."""
+        for text in batch["item"]:
+            item = WorkItem.from_json(text)
+            began = time.monotonic()
+            try:
+                facts = self._extract(item)
+            except (MediaError, DatasetError) as error:
+                yield Message(failure=self._failure(item, error)).to_batch()
+                continue
+            yield Message(
+                footage_s=float(facts.num_frames / facts.fps),
+                seconds=time.monotonic() - began,
+                receipts=self._drain(),
+            ).to_batch()
+        for writer in self._writers:
+            writer.close()
+        yield Message(receipts=self._drain()).to_batch()
+
+    def _extract(self, item: WorkItem) -> RecordingFacts:
+        writers = {self._encoders[i].name: self._writers[i] for i in item.encoders}
+        for writer in writers.values():
+            writer.begin(item.recording, stat=item.source)
+        try:
+            facts = encode_recording(
+                item.recording,
+                [self._encoders[i] for i in item.encoders],
+                emit=lambda name, rows, start, stop: writers[name].append(rows, start, stop),
+                isolate=True,
+                timeout_s=self._config.decode_timeout_s,
+                memory_mb=self._config.decode_memory_mb,
+            )
+            _end(writers.values(), facts)
+        except BaseException:
+            for writer in writers.values():
+                writer.abort()
+            raise
+        return facts
+
+    def _drain(self) -> tuple[Receipt, ...]:
+        return tuple(receipt for writer in self._writers for receipt in writer.drain())
+
+    def _failure(self, item: WorkItem, error: MediaError | DatasetError) -> Failure:
+        return Failure(
+            dataset=item.recording.dataset,
+            video_id=item.recording.video_id,
+            source_etag=item.source.etag,
+            fingerprints=tuple(self._encoders[i].spec().fingerprint for i in item.encoders),
+            stage="decode" if isinstance(error, MediaError) else "align",
+            reason=error.reason if isinstance(error, MediaError) else "labels",
+            detail=str(error),
+        )
+
+
+def _end(writers: "Iterator[SegmentWriter] | Any", facts: RecordingFacts) -> None:
+    for writer in writers:
+        writer.end(num_frames=facts.num_frames, fps=facts.fps)

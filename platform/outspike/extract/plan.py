@@ -1,0 +1,132 @@
+"""What an extraction has to do: the manifest minus what the store already holds."""
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+
+from outspike.encoders.base import Encoder
+from outspike.errors import ConfigError
+from outspike.extract.ledger import Failure, Ledger
+from outspike.recording import Recording
+from outspike.store.store import FeatureStore
+from outspike.urls import SourceStat, stat
+
+_STAT_THREADS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkItem:
+    """One recording and the encoders (by position in the job) that still have to see it."""
+
+    recording: Recording
+    source: SourceStat
+    encoders: tuple[int, ...]
+
+    def to_json(self) -> str:
+        """Text form that crosses the object store; nothing is pickled."""
+        return json.dumps(asdict(self) | {"recording": self.recording.to_document()})
+
+    @classmethod
+    def from_json(cls, text: str) -> "WorkItem":
+        """Inverse of :meth:`to_json`."""
+        document = json.loads(text)
+        return cls(
+            recording=Recording.from_document(document["recording"]),
+            source=SourceStat(**document["source"]),
+            encoders=tuple(document["encoders"]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The gap between a manifest and a store."""
+
+    items: tuple[WorkItem, ...]
+    num_recordings: int
+    num_done: int
+    num_skipped: int
+    """Recordings not attempted because an earlier run quarantined the very same file."""
+    unreadable: tuple[Failure, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"recordings={self.num_recordings} done={self.num_done} to_do={len(self.items)} "
+            f"quarantined={self.num_skipped} unreadable={len(self.unreadable)}"
+        )
+
+
+def make_plan(
+    recordings: Sequence[Recording],
+    encoders: Sequence[Encoder],
+    store: FeatureStore,
+    ledger: Ledger,
+    *,
+    retry_quarantined: bool = False,
+    limit: int | None = None,
+) -> Plan:
+    """Anti-join of the manifest with the catalog, for every encoder at once.
+
+    A recording is done for an encoder when the store holds it under the encoder's fingerprint and
+    the file's present etag, so a file that was replaced is extracted again.
+
+    Raises:
+        ConfigError: a recording's modality suits none of the encoders.
+    """
+    fingerprints = [encoder.spec().fingerprint for encoder in encoders]
+    done = [store.done(fingerprint) for fingerprint in fingerprints]
+    quarantined = set() if retry_quarantined else ledger.quarantined(fingerprints)
+    items: list[WorkItem] = []
+    unreadable: list[Failure] = []
+    num_done = num_skipped = 0
+    for recording, source in zip(recordings, _stats(recordings), strict=True):
+        wanted = _suitable(recording, encoders)
+        if isinstance(source, Failure):
+            unreadable.append(source)
+            continue
+        name = (recording.dataset, recording.video_id, source.etag)
+        missing = tuple(i for i in wanted if name not in done[i])
+        if not missing:
+            num_done += 1
+        elif name in quarantined:
+            num_skipped += 1
+        else:
+            items.append(WorkItem(recording=recording, source=source, encoders=missing))
+    return Plan(
+        items=tuple(items[:limit]),
+        num_recordings=len(recordings),
+        num_done=num_done,
+        num_skipped=num_skipped,
+        unreadable=tuple(unreadable),
+    )
+
+
+def _suitable(recording: Recording, encoders: Sequence[Encoder]) -> list[int]:
+    fitting = [i for i, encoder in enumerate(encoders) if recording.modality in encoder.modalities]
+    if not fitting:
+        raise ConfigError(
+            f"{recording.key} is a {recording.modality} recording, which none of the encoders "
+            f"{[encoder.name for encoder in encoders]} takes; add event-pyramid, or leave it out."
+        )
+    return fitting
+
+
+def _stats(recordings: Sequence[Recording]) -> list[SourceStat | Failure]:
+    """Size and etag of every source, many at once; what cannot be read becomes a ledger row."""
+
+    def one(recording: Recording) -> SourceStat | Failure:
+        try:
+            return stat(recording.url)
+        except (OSError, ValueError) as error:
+            return Failure(
+                dataset=recording.dataset,
+                video_id=recording.video_id,
+                source_etag="",
+                fingerprints=(),
+                stage="probe",
+                reason="unreadable",
+                detail=f"{recording.url}: {error}",
+            )
+
+    with ThreadPoolExecutor(_STAT_THREADS) as pool:
+        return list(pool.map(one, recordings))

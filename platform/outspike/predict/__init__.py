@@ -1,0 +1,1 @@
+"""Scores for anyone's own recordings: tables, intervals, curves and overlays."""

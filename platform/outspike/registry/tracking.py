@@ -1,0 +1,181 @@
+"""Runs in MLflow: opened once by the driver, written to by rank 0, closed whatever happens."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from mlflow.utils.time import get_current_time_millis
+
+from outspike.errors import RegistryError
+
+logger = logging.getLogger(__name__)
+
+EXPERIMENT = "outspike"
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+_SQLITE = "sqlite:///"
+_MAX_PARAM_LENGTH = 6000
+_PARAMS_PER_CALL = 100
+
+
+def resolve_uri(uri: str) -> str:
+    """A tracking address that means the same in every process: SQLite paths become absolute."""
+    if uri.startswith(_SQLITE) and not uri.startswith(_SQLITE + "/"):
+        return _SQLITE + str(Path(uri.removeprefix(_SQLITE)).absolute())
+    return uri
+
+
+def connect(uri: str) -> MlflowClient:
+    """A client of the tracking server or database at ``uri``, with our experiment in it.
+
+    Raises:
+        RegistryError: the address is unusable or nobody answers there.
+    """
+    uri = resolve_uri(uri)
+    if uri.startswith(_SQLITE):
+        Path(uri.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    try:
+        experiment_id(client, uri)
+    except MlflowException as error:
+        raise RegistryError(
+            f"MLflow at {uri} does not answer as expected: {error}. Start it with "
+            "'mlflow server', or use --tracking-uri sqlite:///mlflow.db."
+        ) from error
+    return client
+
+
+def experiment_id(client: MlflowClient, uri: str) -> str:
+    """Id of our experiment, made at first use."""
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is not None:
+        return str(found.experiment_id)
+    location = None
+    if uri.startswith(_SQLITE):  # the default, ./mlruns, would depend on where a worker runs
+        location = (Path(uri.removeprefix(_SQLITE)).parent / "mlartifacts").as_uri()
+    try:
+        return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+    except MlflowException:
+        found = client.get_experiment_by_name(EXPERIMENT)  # another process was faster
+        if found is None:
+            raise
+        return str(found.experiment_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunLogger:
+    """Address of one run; small and picklable, so that rank 0 can write to it from any node."""
+
+    uri: str
+    run_id: str
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Nested settings under dotted names."""
+        flat = [
+            Param(name, str(value)[:_MAX_PARAM_LENGTH]) for name, value in flatten(params).items()
+        ]
+        for first in range(0, len(flat), _PARAMS_PER_CALL):
+            self._client().log_batch(self.run_id, params=flat[first : first + _PARAMS_PER_CALL])
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Numbers of one training step, in one request."""
+        now = get_current_time_millis()
+        batch = [Metric(name, float(value), now, step) for name, value in metrics.items()]
+        self._client().log_batch(self.run_id, metrics=batch)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """What the run was made from; ours start with ``outspike.``."""
+        self._client().log_batch(self.run_id, tags=[RunTag(k, str(v)) for k, v in tags.items()])
+
+    def log_artifact(self, path: str | Path, folder: str | None = None) -> None:
+        """Copy a file or folder to the run."""
+        client = self._client()
+        if Path(path).is_dir():
+            client.log_artifacts(self.run_id, str(path), folder)
+        else:
+            client.log_artifact(self.run_id, str(path), folder)
+
+    def finish(self, status: Status = "FINISHED") -> None:
+        """End the run."""
+        self._client().set_terminated(self.run_id, status)
+
+    def _client(self) -> MlflowClient:
+        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+
+def start_run(
+    uri: str,
+    name: str,
+    *,
+    tags: Mapping[str, str] | None = None,
+    parent_run_id: str | None = None,
+) -> RunLogger:
+    """Open a run.
+
+    Args:
+        uri: tracking address.
+        name: what people see in the list.
+        tags: ``outspike.*`` tags known from the start.
+        parent_run_id: the search that this run belongs to.
+    """
+    client = connect(uri)
+    uri = resolve_uri(uri)
+    system = {MLFLOW_RUN_NAME: name}
+    if parent_run_id is not None:
+        system[MLFLOW_PARENT_RUN_ID] = parent_run_id
+    run = client.create_run(
+        experiment_id(client, uri), tags={**system, **(tags or {})}, run_name=name
+    )
+    return RunLogger(uri=uri, run_id=str(run.info.run_id))
+
+
+@contextmanager
+def run(
+    uri: str,
+    name: str,
+    *,
+    tags: Mapping[str, str] | None = None,
+    parent_run_id: str | None = None,
+) -> Iterator[RunLogger]:
+    """A run that is never left RUNNING: FAILED on an error, KILLED on an interrupt."""
+    opened = start_run(uri, name, tags=tags, parent_run_id=parent_run_id)
+    try:
+        yield opened
+    except KeyboardInterrupt:
+        opened.finish("KILLED")
+        raise
+    except BaseException:
+        opened.finish("FAILED")
+        raise
+    opened.finish("FINISHED")
+
+
+def find_runs(uri: str, tags: Mapping[str, str]) -> list[Run]:
+    """Runs of our experiment that carry all of ``tags``, newest first."""
+    client = connect(uri)
+    query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+    runs: list[Run] = list(
+        client.search_runs([experiment_id(client, resolve_uri(uri))], filter_string=query)
+    )
+    return runs
+
+
+def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``; lists keep their index as a name."""
+    flat: dict[str, Any] = {}
+    for name, value in document.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{path}."))
+        elif isinstance(value, list | tuple) and any(isinstance(v, Mapping) for v in value):
+            flat.update(flatten({str(i): v for i, v in enumerate(value)}, f"{path}."))
+        else:
+            flat[path] = value
+    return flat
