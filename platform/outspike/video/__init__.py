@@ -1,0 +1,1 @@
+"""Video files: probing, decoding on the frame-exact time base, and writing."""

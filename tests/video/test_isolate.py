@@ -1,0 +1,134 @@
+"""Promises of outspike.video.isolate: whatever a container does, the caller lives."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from outspike.errors import ConfigError, MediaError
+from outspike.video import isolate
+from outspike.video.decode import decode
+from outspike.video.isolate import IsolatedVideo, decode_isolated
+from outspike.video.probe import probe
+from outspike.video.write import write_mp4
+
+
+def test_frames_equal_those_decoded_in_process(noisy_video):
+    """Isolation changes no byte, no chunk boundary and no fact."""
+    inside = list(decode(noisy_video, chunk_frames=7))
+    outside = list(decode_isolated(noisy_video, chunk_frames=7))
+    assert [c.start for c in inside] == [c.start for c in outside]
+    for ours, theirs in zip(inside, outside, strict=True):
+        np.testing.assert_array_equal(ours.frames, theirs.frames)
+    with IsolatedVideo(noisy_video, timeout_s=60, memory_mb=1000) as video:
+        assert video.info == probe(noisy_video)
+
+
+def test_bad_inputs_give_the_same_reason(bad_input):
+    path, reason = bad_input
+    with pytest.raises(MediaError) as caught:
+        list(decode_isolated(path))
+    assert caught.value.reason == reason
+    assert path in str(caught.value)
+
+
+def test_a_hanging_decoder_is_stopped(tmp_path):
+    """A named pipe that nobody writes blocks the child for ever; the limit ends it."""
+    path = tmp_path / "hangs.mp4"
+    os.mkfifo(path)
+    began = time.monotonic()
+    with pytest.raises(MediaError, match=r"longer than 0.8 s") as caught:
+        list(decode_isolated(str(path), timeout_s=0.8))
+    assert caught.value.reason == "timeout"
+    assert time.monotonic() - began < 5
+
+
+def test_waiting_for_the_consumer_is_not_charged_to_the_decoder(noisy_video):
+    """A slow encoder does not make a healthy recording time out."""
+    num_frames = 0
+    for chunk in decode_isolated(noisy_video, chunk_frames=8, timeout_s=2.0):
+        time.sleep(0.6)
+        num_frames += len(chunk.frames)
+    assert num_frames == 40
+
+
+def test_a_decoder_that_needs_too_much_memory_is_stopped(tmp_path):
+    """The limit is on what decoding adds; exceeding it is told as such."""
+    path = str(tmp_path / "large.mp4")
+    large = np.zeros((1080, 1920, 3), dtype=np.uint8)
+    write_mp4(path, [large] * 3, fps=Fraction(25), preset="ultrafast")
+    with pytest.raises(MediaError) as caught:
+        list(decode_isolated(path, memory_mb=16))
+    assert caught.value.reason == "memory"
+
+
+def test_a_crash_is_an_error_not_a_death(noisy_video):
+    """A child that dies in the middle leaves the caller with one clear error."""
+    with IsolatedVideo(noisy_video, timeout_s=60, memory_mb=1000) as video:
+        chunks = video.chunks(4)
+        assert next(chunks).start == 0
+        os.kill(video._process.pid, signal.SIGSEGV)
+        with pytest.raises(MediaError, match="signal 11") as caught:
+            list(chunks)
+    assert caught.value.reason == "crashed"
+
+
+def test_leaving_early_ends_the_child(noisy_video):
+    """A consumer that stops after one chunk leaves no process and no open pipe behind."""
+    before = set(os.listdir("/proc/self/fd"))
+    with IsolatedVideo(noisy_video, timeout_s=60, memory_mb=1000) as video:
+        next(video.chunks(2))
+        pid = video._process.pid
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert set(os.listdir("/proc/self/fd")) <= before
+
+
+def test_threads_can_decode_at_once(noisy_video):
+    """Several recordings are decoded side by side from one process."""
+    counts = []
+
+    def work():
+        counts.append(sum(len(c.frames) for c in decode_isolated(noisy_video)))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counts == [40, 40, 40]
+
+
+def test_the_child_finds_the_package_without_help_from_the_environment(noisy_video, monkeypatch):
+    """Nodes that got the package by other means than PYTHONPATH need no setting for the child."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    assert sum(len(c.frames) for c in decode_isolated(noisy_video)) == 40
+
+
+def test_the_child_imports_nothing_heavy():
+    """Start-up stays in the tenths of a second: no torch, no ray, no storage libraries."""
+    code = (
+        "import sys, outspike.video.worker; "
+        "print([m for m in ('torch', 'ray', 'fsspec', 'numba', 'scipy') if m in sys.modules])"
+    )
+    read, write = os.pipe()
+    pid = os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-c", code],
+        os.environ | {"PYTHONPATH": isolate._SOURCE_ROOT},
+        file_actions=[(os.POSIX_SPAWN_DUP2, write, 1)],
+    )
+    os.close(write)
+    with os.fdopen(read) as said:
+        assert said.read().strip() == "[]"
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_limits_must_be_positive(noisy_video):
+    with pytest.raises(ConfigError, match="timeout_s=0"):
+        next(decode_isolated(noisy_video, timeout_s=0))
