@@ -1,0 +1,164 @@
+"""Recipes: plain functions that return a whole config; a variant calls another and replaces.
+
+``jobs/extract.py RECIPE`` and ``jobs/train.py RECIPE`` take these by name; any field can be
+overridden on the command line (``--train.lr``-like dotted names). Nothing heavy is imported here.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+from outspike.config import (
+    DataConfig,
+    EncoderConfig,
+    ExtractConfig,
+    IefVadConfig,
+    MotionFloorConfig,
+    MsfConfig,
+    OptimConfig,
+    PredictConfig,
+    SelectionConfig,
+    TrainConfig,
+    WindowConfig,
+)
+from outspike.timebase import SnippetGrid
+
+EVENT_PYRAMID = EncoderConfig(kind="event-pyramid")
+FRAME_PYRAMID = EncoderConfig(kind="frame-pyramid")
+#: The floor looks at every frame.
+FRAME_MOTION = EncoderConfig(kind="frame-motion", grid=SnippetGrid(snippet_frames=1, stride=1))
+
+MINIATURE = DataConfig(dataset="miniature", root="outspike-data/miniature")
+PED2 = DataConfig(dataset="ucsd_ped2", root="ucsd_ped2", split="weak-a")
+FIGHTS = DataConfig(dataset="surv_fight", root="surv_fight")
+
+
+# ------------------------------------------------------------------------------- extraction
+
+
+def extract_miniature() -> ExtractConfig:
+    """The generated miniature data set, with every weights-free encoder."""
+    return ExtractConfig(data=MINIATURE, encoders=(EVENT_PYRAMID, FRAME_PYRAMID, FRAME_MOTION))
+
+
+def extract_folder() -> ExtractConfig:
+    """Your own recordings (``--data.root``), with the weights-free encoders."""
+    return dataclasses.replace(
+        extract_miniature(), data=DataConfig(dataset="folder", root="recordings")
+    )
+
+
+def extract_ped2() -> ExtractConfig:
+    """UCSD Ped2 in the layout of train/, test/ and frame_labels.csv (``--data.root``)."""
+    return dataclasses.replace(extract_miniature(), data=PED2)
+
+
+def extract_fights() -> ExtractConfig:
+    """Surveillance Camera Fight: clips/ and clips.csv (``--data.root``)."""
+    return dataclasses.replace(extract_miniature(), data=FIGHTS)
+
+
+def extract_ucf_crime() -> ExtractConfig:
+    """UCF-Crime with CLIP on frames and on simulated events (``--encoders.0.weights``)."""
+    clip = EncoderConfig(kind="clip", weights="openai/clip-vit-large-patch14", device="cuda")
+    return ExtractConfig(
+        data=DataConfig(dataset="ucf_crime", root="ucf_crime"),
+        encoders=(clip, dataclasses.replace(clip, kind="event-clip")),
+        gpus_per_actor=1.0,
+    )
+
+
+EXTRACT_RECIPES: dict[str, Callable[[], ExtractConfig]] = {
+    "miniature": extract_miniature,
+    "folder": extract_folder,
+    "ped2": extract_ped2,
+    "fights": extract_fights,
+    "ucf-crime": extract_ucf_crime,
+}
+
+
+# --------------------------------------------------------------------------------- training
+
+
+def msf_miniature() -> TrainConfig:
+    """The spiking detector on the miniature set; a minute on a laptop."""
+    return TrainConfig(
+        name="miniature",
+        data=MINIATURE,
+        detector=MsfConfig(),
+        encoders=(EVENT_PYRAMID,),
+        protocol="miniature",
+    )
+
+
+def iefvad_miniature() -> TrainConfig:
+    """The fusion of grey-level and event pyramids on the miniature set."""
+    return dataclasses.replace(
+        msf_miniature(),
+        name="miniature-ief-vad",
+        detector=IefVadConfig(width=128, num_heads=4, refinement_steps=4),
+        encoders=(FRAME_PYRAMID, EVENT_PYRAMID),
+        optim=OptimConfig(lr=3e-4),
+    )
+
+
+def floor_miniature() -> TrainConfig:
+    """The motion floor on the miniature set."""
+    return dataclasses.replace(
+        msf_miniature(),
+        name="miniature-floor",
+        detector=MotionFloorConfig(),
+        encoders=(FRAME_MOTION,),
+    )
+
+
+def msf_ucf() -> TrainConfig:
+    """MSF with the published hyperparameters on UCF-Crime-DVS Spikingformer features."""
+    return TrainConfig(
+        name="ucf-crime-dvs",
+        data=DataConfig(dataset="ucf_crime_dvs", root="ucf_crime_dvs"),
+        detector=MsfConfig(feature_set="spikingformer", width=256),
+        window=WindowConfig(rule="msf_2025", length=16),
+        optim=OptimConfig(optimiser="adam", lr=1e-4, weight_decay=5e-4),
+        selection=SelectionConfig(split="holdout"),
+        protocol="ucf-crime-dvs",
+        steps=32_200,
+        bags_per_batch=60,
+        checkpoint_every=200,
+    )
+
+
+def iefvad_ucf() -> TrainConfig:
+    """IEF-VAD with the published hyperparameters on UCF-Crime CLIP features."""
+    return TrainConfig(
+        name="ucf-crime",
+        data=DataConfig(dataset="ucf_crime", root="ucf_crime"),
+        detector=IefVadConfig(image_set="clip", event_set="event-clip"),
+        encoders=extract_ucf_crime().encoders,
+        window=WindowConfig(rule="mean_bins", length=256),
+        optim=OptimConfig(lr=2e-5, weight_decay=1e-2, schedule="multistep", milestones=(500, 1000)),
+        selection=SelectionConfig(split="holdout"),
+        protocol="ucf-crime",
+        steps=1250,
+        bags_per_batch=128,
+        checkpoint_every=125,
+    )
+
+
+TRAIN_RECIPES: dict[str, Callable[[], TrainConfig]] = {
+    "msf-miniature": msf_miniature,
+    "iefvad-miniature": iefvad_miniature,
+    "floor-miniature": floor_miniature,
+    "msf-ucf": msf_ucf,
+    "iefvad-ucf": iefvad_ucf,
+}
+
+
+# ------------------------------------------------------------------------------- predicting
+
+
+def predict_miniature() -> PredictConfig:
+    """The promoted miniature model on recordings that nothing was trained on."""
+    return PredictConfig()
+
+
+PREDICT_RECIPES: dict[str, Callable[[], PredictConfig]] = {"miniature": predict_miniature}
