@@ -82,6 +82,10 @@ def extract(config: ExtractConfig, manifest: Manifest | None = None) -> ExtractR
     began = time.monotonic()
     if manifest is None:
         manifest = load(config.data.dataset, config.data.root, config.data.split)
+    for warning in manifest.warnings:
+        logger.warning("%s: %s", manifest.name, warning)
+    if manifest.missing:
+        logger.warning("%s", manifest.describe_missing())
     encoders = [build(encoder) for encoder in config.encoders]
     store = FeatureStore.open_or_create(config.store.url)
     ledger = Ledger(config.store.url)
