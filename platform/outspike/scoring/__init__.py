@@ -1,0 +1,1 @@
+"""One recording from decoding to scores, without a cluster."""

@@ -1,0 +1,257 @@
+"""One recording through any number of encoders, decoded once.
+
+What comes out is already rounded as the feature store keeps it, so that features read back from a
+store and features made on the spot are the same numbers.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from outspike.encoders.base import Encoder, EncoderStream, Piece, Rows, SourceInfo
+from outspike.errors import AlignmentError, ConfigError, DatasetError, MediaError
+from outspike.events.columns import Events
+from outspike.events.reader import EventReader, open_events
+from outspike.recording import Recording
+from outspike.timebase import DVS_FPS, EventClock
+from outspike.video.decode import FrameChunk, decode
+from outspike.video.isolate import IsolatedVideo
+from outspike.video.probe import VideoInfo, probe
+
+Frames = NDArray[np.int64]
+Emit = Callable[[str, NDArray[np.floating], Frames, Frames], None]
+
+#: No event for this long means a broken clock; following it would make millions of empty rows.
+MAX_SILENCE_S = 6 * 3600
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordingFacts:
+    """What decoding a recording to its end has shown.
+
+    ``num_rows`` counts the feature rows of each encoder by name.
+    """
+
+    num_frames: int
+    fps: Fraction
+    width: int
+    height: int
+    num_rows: dict[str, int]
+
+    @property
+    def hours(self) -> float:
+        """Length in hours."""
+        return float(self.num_frames / self.fps) / 3600
+
+
+def encode_recording(
+    recording: Recording,
+    encoders: Sequence[Encoder],
+    *,
+    emit: Emit,
+    isolate: bool = True,
+    timeout_s: float = 3600.0,
+    memory_mb: int = 4096,
+) -> RecordingFacts:
+    """Decode a recording once and give its feature rows to ``emit`` as they are completed.
+
+    ``emit(name, rows [s, K, D], start [s], stop [s])`` gets the rows of encoder ``name`` in order,
+    in the dtype of its feature set. Rows emitted before an error is raised are provisional: the
+    caller drops them. With ``isolate`` a video is decoded in a child process under ``timeout_s``
+    and ``memory_mb``.
+
+    Raises:
+        MediaError: the recording cannot be read or encoded; ``reason`` says why.
+        DatasetError: an annotated interval ends after the last frame that decodes.
+        ConfigError: two encoders share a name.
+    """
+    names = [encoder.name for encoder in encoders]
+    if not names or len(set(names)) != len(names):
+        raise ConfigError(f"encoders {names}: name at least one, and each once.")
+    for encoder in encoders:
+        if recording.modality not in encoder.modalities:
+            raise MediaError(
+                f"{recording.key}: {encoder.name} reads {' and '.join(sorted(encoder.modalities))}"
+                f", this is a recording of {recording.modality}; leave one of the two out.",
+                reason="modality",
+            )
+    if recording.modality == "video":
+        return _encode_video(recording, encoders, emit, isolate, timeout_s, memory_mb)
+    return _encode_events(recording, encoders, emit)
+
+
+# --------------------------------------------------------------------------------- videos
+
+
+def _encode_video(
+    recording: Recording,
+    encoders: Sequence[Encoder],
+    emit: Emit,
+    isolate: bool,
+    timeout_s: float,
+    memory_mb: int,
+) -> RecordingFacts:
+    with _opened_video(recording.url, isolate, timeout_s, memory_mb) as (info, chunks):
+        width, height = info.display_size
+        source = SourceInfo(modality="video", width=width, height=height, fps=info.fps)
+        fan_out = _FanOut(recording, encoders, source, emit)
+        num_frames = 0
+        for chunk in chunks:
+            fan_out.push(chunk)
+            num_frames += len(chunk.frames)
+    return fan_out.finish(num_frames)
+
+
+@contextmanager
+def _opened_video(
+    url: str, isolate: bool, timeout_s: float, memory_mb: int
+) -> Iterator[tuple[VideoInfo, Iterator[FrameChunk]]]:
+    if isolate:
+        with IsolatedVideo(url, timeout_s=timeout_s, memory_mb=memory_mb) as video:
+            yield video.info, video.chunks()
+    else:
+        yield probe(url), decode(url)
+
+
+# --------------------------------------------------------------------------------- events
+
+
+def _encode_events(recording: Recording, encoders: Sequence[Encoder], emit: Emit) -> RecordingFacts:
+    reader = open_events(recording.url, size=recording.size)
+    chunks = (chunk for chunk in reader.chunks() if len(chunk))
+    first = next(chunks, None)
+    if first is None:
+        raise MediaError(f"{recording.url}: the recording holds no event.", reason="no_events")
+    source = _event_source(recording, reader, first)
+    fan_out = _FanOut(recording, encoders, source, emit)
+    last_us = int(first.t[0])
+    with _clock_faults_of(recording):
+        for chunk in chain([first], chunks):
+            _check_silence(recording, last_us, chunk)
+            fan_out.push(chunk)
+            last_us = int(chunk.t[-1])
+        num_frames = int(source.event_clock.frame_of(np.array([last_us]))[0]) + 1
+        return fan_out.finish(num_frames)
+
+
+def _event_source(recording: Recording, reader: EventReader, first: Events) -> SourceInfo:
+    info = reader.info
+    if info.width is None or info.height is None:
+        raise MediaError(
+            f"{recording.url}: a {info.format} file that does not tell its sensor size; give it "
+            "as the recording's size.",
+            reason="unknown_size",
+        )
+    anchor_us = int(first.t[0]) if info.anchor_us is None else info.anchor_us
+    clock = EventClock(fps=recording.fps or DVS_FPS, anchor_us=anchor_us)
+    return SourceInfo(
+        modality="events", width=info.width, height=info.height, fps=clock.fps, clock=clock
+    )
+
+
+def _check_silence(recording: Recording, last_us: int, chunk: Events) -> None:
+    times = np.concatenate([np.array([last_us], dtype=np.int64), chunk.t])
+    silence_s = int(np.diff(times).max()) / 1e6
+    if silence_s > MAX_SILENCE_S:
+        raise MediaError(
+            f"{recording.url}: no event for {silence_s:.0f} s, which no camera does; the time "
+            "stamps are damaged.",
+            reason="time_jump",
+        )
+
+
+@contextmanager
+def _clock_faults_of(recording: Recording) -> Iterator[None]:
+    """Times and pixels that contradict the header are faults of this file."""
+    try:
+        yield
+    except AlignmentError as error:
+        raise MediaError(f"{recording.url}: {error}", reason="inconsistent") from error
+
+
+# --------------------------------------------------------------------------------- fan-out
+
+
+class _FanOut:
+    """Hands every piece to every encoder, and every row to ``emit`` with its frames."""
+
+    def __init__(
+        self, recording: Recording, encoders: Sequence[Encoder], source: SourceInfo, emit: Emit
+    ) -> None:
+        self._recording = recording
+        self._source = source
+        self._emit = emit
+        self._streams: list[tuple[Encoder, EncoderStream]] = [
+            (encoder, encoder.open(source)) for encoder in encoders
+        ]
+        self._num_rows = {encoder.name: 0 for encoder in encoders}
+
+    def push(self, piece: Piece) -> None:
+        for encoder, stream in self._streams:
+            self._give(encoder, stream.push(piece), None)
+
+    def finish(self, num_frames: int) -> RecordingFacts:
+        recording = self._recording
+        for encoder, stream in self._streams:
+            self._give(encoder, stream.finish(num_frames), num_frames)
+            expected, found = encoder.grid.num_snippets(num_frames), self._num_rows[encoder.name]
+            assert found == expected, f"{encoder.name}: {found} rows, the grid has {expected}"
+            if found == 0:
+                raise MediaError(
+                    f"{recording.url}: {num_frames} frames give no snippet of "
+                    f"{encoder.grid.snippet_frames} under tail={encoder.grid.tail!r}; use "
+                    "tail='keep', or leave the recording out.",
+                    reason="too_short",
+                )
+        check_intervals(recording, num_frames)
+        return RecordingFacts(
+            num_frames=num_frames,
+            fps=self._source.fps,
+            width=self._source.width,
+            height=self._source.height,
+            num_rows=dict(self._num_rows),
+        )
+
+    def _give(self, encoder: Encoder, rows: Rows, num_frames: int | None) -> None:
+        if len(rows) == 0:
+            return
+        first = self._num_rows[encoder.name]
+        grid = encoder.grid
+        start = np.arange(first, first + len(rows), dtype=np.int64) * grid.stride
+        stop = start + grid.snippet_frames
+        if num_frames is not None:
+            stop = np.minimum(stop, num_frames)
+        stored = _as_stored(self._recording, encoder, rows)
+        self._num_rows[encoder.name] += len(rows)
+        self._emit(encoder.name, stored, start, stop)
+
+
+def _as_stored(recording: Recording, encoder: Encoder, rows: Rows) -> NDArray[np.floating]:
+    with np.errstate(over="ignore"):  # an overflow shows as infinity and is refused below
+        stored = rows.astype(encoder.spec().dtype)
+    if not np.isfinite(stored).all():
+        raise MediaError(
+            f"{recording.url}: {encoder.name} gave {int((~np.isfinite(stored)).sum())} values that "
+            f"{encoder.spec().dtype} cannot hold (largest {float(np.abs(rows).max())}).",
+            reason="not_finite",
+        )
+    return stored
+
+
+def check_intervals(recording: Recording, num_frames: int) -> None:
+    """Compare annotated intervals with the frames there really are.
+
+    Raises:
+        DatasetError: an interval is empty or ends after the last frame; names the recording.
+    """
+    for start, stop in recording.intervals or ():
+        if not 0 <= start < stop <= num_frames:
+            raise DatasetError(
+                f"{recording.key}: annotated frames [{start}, {stop}) do not lie inside the "
+                f"{num_frames} frames that decode from {recording.url}; correct the annotation."
+            )
