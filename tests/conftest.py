@@ -1,0 +1,112 @@
+"""What every test may rely on: real media when they are there, skips that are counted and shown."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def media_root() -> Path:
+    """Folder of real recordings: ``OUTSPIKE_MEDIA``, or ``shared/media`` beside the checkout."""
+    default = REPOSITORY.parent / "shared" / "media"
+    return Path(os.environ.get("OUTSPIKE_MEDIA", default))
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Root of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def media() -> Path:
+    """Folder of real recordings; tests that use it carry the marker ``media``."""
+    root = media_root()
+    if not root.is_dir():
+        pytest.skip(f"no real recordings at {root}; set OUTSPIKE_MEDIA")
+    return root
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """Address of an S3 server in this process."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A fresh bucket, ``s3://...``, and the standard AWS environment that reaches it."""
+    import boto3
+
+    settings = {
+        "AWS_ENDPOINT_URL": s3_server,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    name = f"test-{uuid.uuid4().hex[:16]}"
+    boto3.client("s3", endpoint_url=s3_server).create_bucket(Bucket=name)
+    return f"s3://{name}"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--no-skips", action="store_true", help="fail the run when any selected test is skipped"
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep Ray's tests on one xdist worker: a machine carries one cluster well, not two."""
+    for item in items:
+        if item.get_closest_marker("cluster"):
+            item.add_marker(pytest.mark.xdist_group("cluster"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("media") and not media_root().is_dir():
+        pytest.skip(f"no real recordings at {media_root()}; set OUTSPIKE_MEDIA")
+    if item.get_closest_marker("gpu") and not _has_gpu():
+        pytest.skip("no CUDA device on this machine")
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say how many tests on real recordings did not run."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    media_skips = [report for report in skipped if "media" in report.keywords]
+    root = media_root()
+    terminalreporter.write_line(
+        f"real-media tests skipped: {len(media_skips)}"
+        + (f" (no folder {root}; set OUTSPIKE_MEDIA)" if not root.is_dir() else "")
+    )
+    if config.getoption("--no-skips") and skipped:
+        terminalreporter.write_line(f"--no-skips: {len(skipped)} selected tests were skipped")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or not session.config.getoption("--no-skips"):
+        return
+    if reporter.stats.get("skipped") and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_available())
