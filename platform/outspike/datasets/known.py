@@ -114,6 +114,7 @@ SHANGHAITECH = Published(
     name="shanghaitech",
     table="shanghaitech",
     layout="ROOT/<class>/<id>.avi, normal videos in ROOT/normal",
+    painted={"as-trained": _paint_without_last},
     split_warnings={
         "as-trained": (
             "Test videos 04_0012 and 05_0023 are in training here: for reproducing published "
