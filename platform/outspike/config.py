@@ -198,18 +198,43 @@ class OptimConfig:
     milestones: tuple[int, ...] = ()
     """Steps at which ``multistep`` multiplies the rate by ``gamma``."""
     gamma: float = 0.1
+    momentum: float = 0.0
+    """Of ``sgd``."""
     clip_norm: float | None = None
+    """Largest norm of the gradient over all parameters; None leaves it alone."""
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or self.weight_decay < 0:
+            raise ConfigError(f"lr={self.lr}, weight_decay={self.weight_decay}: need > 0 and >= 0.")
+        if (self.schedule == "multistep") != bool(self.milestones):
+            raise ConfigError(
+                f"optim.milestones={self.milestones} with schedule={self.schedule!r}: milestones "
+                "belong to schedule 'multistep', and it needs at least one."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class SelectionConfig:
-    """Which checkpoint is kept as best, and on what: never on the test split by default."""
+    """Which step's weights are kept, and what chooses it: never the test split by default."""
 
     split: Literal["last", "holdout", "cross_validation", "test"] = "last"
-    """``last`` selects nothing; ``holdout`` takes ``share`` of the training groups."""
+    """``last`` selects nothing. ``holdout`` keeps the best step on ``share`` of the training groups.
+    ``cross_validation`` finds the best step over ``num_folds`` folds of the training groups, then
+    trains on all of them up to it. ``test`` is an oracle, for ``*-test-selected`` protocols only.
+    """
     share: float = 0.2
-    metric: str = "auc"
+    num_folds: int = 5
+    metric: str = "video_auc"
+    """A metric of :mod:`outspike.evaluate`; frame metrics need annotated intervals in training."""
     every_steps: int = 50
+    """Steps between evaluations."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1 or self.num_folds < 2 or self.every_steps < 1:
+            raise ConfigError(
+                f"selection: share={self.share}, num_folds={self.num_folds}, "
+                f"every_steps={self.every_steps}; need 0 < share < 1, >= 2 folds and >= 1 step."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,16 +253,24 @@ class TrainConfig:
     ssls: SslsConfig = field(default_factory=SslsConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     protocol: str = "miniature"
+    """Evaluation protocol the model is meant for."""
     steps: int = 200
     bags_per_batch: int = 16
     """Global batch ``B``: half normal, half anomalous, split evenly over the workers."""
     synthetic_per_batch: int = 0
     """How many of those bags are generated ones."""
     num_workers: int = 1
+    """Ray Train workers that share each batch; 0 trains in this process, without Ray."""
     cpus_per_worker: float = 1.0
     gpus_per_worker: float = 0.0
+    num_cpus: int | None = None
+    """CPUs of a local Ray; ignored on a cluster."""
     checkpoint_every: int = 50
+    """Steps between checkpoints; the last step always gets one."""
+    log_every: int = 10
+    """Steps between lines of the run's log; each is the mean over the steps since the last."""
     max_failures: int = 3
+    """How often lost workers are replaced before the run gives up."""
     seed: int = 0
     storage: str = "outspike-data/runs"
     """Checkpoints and run state: local folder or s3:// prefix."""
@@ -245,15 +278,19 @@ class TrainConfig:
     resume: str | None = None
     """Name of a run below ``storage`` to go on with."""
     dry_run: bool = False
+    """Say what would be trained on, from the catalog, and stop."""
 
     def __post_init__(self) -> None:
-        if self.bags_per_batch % 2:
+        if self.bags_per_batch < 2 or self.bags_per_batch % 2:
             raise ConfigError(f"bags_per_batch={self.bags_per_batch} must be even: two halves.")
-        if (self.bags_per_batch // 2) % self.num_workers:
+        if self.num_workers < 0 or (self.bags_per_batch // 2) % max(1, self.num_workers):
             raise ConfigError(
                 f"bags_per_batch={self.bags_per_batch} gives {self.bags_per_batch // 2} bags a "
                 f"half, which {self.num_workers} workers cannot share evenly."
             )
+        numbers = {name: getattr(self, name) for name in ("steps", "checkpoint_every", "log_every")}
+        if min(numbers.values()) < 1:
+            raise ConfigError(f"{numbers}: each must be at least 1.")
 
 
 # --------------------------------------------------------------------------------- predicting

@@ -61,5 +61,9 @@ class CheckpointError(OutspikeError, ValueError):
     """Weights that do not fit the model: missing, extra or wrongly shaped entries."""
 
 
+class TrainingError(OutspikeError, RuntimeError):
+    """Training that cannot go on: a loss that is not finite, or workers that kept failing."""
+
+
 class RegistryError(OutspikeError, RuntimeError):
     """A model registry that is unreachable, or a promotion that its gate refuses."""
