@@ -7,6 +7,7 @@ objects, check it, and store it as JSON beside what they made.
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -335,6 +336,44 @@ def to_json(config: Any) -> dict[str, Any]:
     document = dataclasses.asdict(config)
     loaded: dict[str, Any] = json.loads(json.dumps(document))
     return loaded
+
+
+def from_json(cls: Any, document: Any) -> Any:
+    """Inverse of :func:`to_json`: the config of type ``cls`` that a JSON value describes.
+
+    ``cls`` may be a union such as ``DetectorConfig``; ``kind`` then decides. Fields that the
+    document leaves out take their defaults.
+
+    Raises:
+        ConfigError: a field is unknown or has a value of another type, or the values contradict
+            each other.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        config = TypeAdapter(cls).validate_json(json.dumps(document), strict=True)
+    except ValidationError as error:
+        raise ConfigError(f"The stored config cannot be read: {error}") from error
+    unknown = sorted(_unknown_fields(document, to_json(config)))
+    if unknown:
+        raise ConfigError(
+            f"The stored config has fields that {type(config).__name__} does not know: "
+            f"{', '.join(unknown)}; it was written by another version of this package."
+        )
+    return config
+
+
+def _unknown_fields(found: Any, known: Any, path: str = "") -> Iterator[str]:
+    """Paths in ``found`` that reading it did not take up."""
+    if isinstance(found, dict) and isinstance(known, dict):
+        for key, value in found.items():
+            if key not in known:
+                yield f"{path}{key}"
+            else:
+                yield from _unknown_fields(value, known[key], f"{path}{key}.")
+    elif isinstance(found, list) and isinstance(known, list):
+        for i, (one, other) in enumerate(zip(found, known, strict=True)):
+            yield from _unknown_fields(one, other, f"{path}{i}.")
 
 
 def canonical_json(document: Any) -> str:

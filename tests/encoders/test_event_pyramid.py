@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -27,9 +28,7 @@ def push_frames(
 ) -> NDArray[np.float32]:
     """All rows of a video cut into chunks at ``cuts``."""
     borders = [0, *sorted(set(cuts) & set(range(1, len(frames)))), len(frames)]
-    rows = [
-        stream.push(FrameChunk(a, frames[a:b])) for a, b in zip(borders, borders[1:], strict=False)
-    ]
+    rows = [stream.push(FrameChunk(a, frames[a:b])) for a, b in pairwise(borders)]
     return np.concatenate([*rows, stream.finish(len(frames))])
 
 
@@ -83,7 +82,7 @@ def test_rows_of_an_event_recording_do_not_depend_on_chunk_borders(num_events, c
         stream = encoder.open(CAMERA)
         parts = [
             stream.push(Events(events.t[a:b], events.x[a:b], events.y[a:b], events.p[a:b]))
-            for a, b in zip(borders, borders[1:], strict=False)
+            for a, b in pairwise(borders)
         ]
         return np.concatenate([*parts, stream.finish(num_frames)])
 

@@ -1,6 +1,7 @@
 """frame-motion: one row of frame differences per frame."""
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -19,9 +20,7 @@ VIDEO = SourceInfo(modality="video", width=360, height=240, fps=Fraction(10))
 def rows_of(frames, cuts=()):
     stream = FrameMotion().open(VIDEO)
     borders = [0, *sorted(set(cuts) & set(range(1, len(frames)))), len(frames)]
-    parts = [
-        stream.push(FrameChunk(a, frames[a:b])) for a, b in zip(borders, borders[1:], strict=False)
-    ]
+    parts = [stream.push(FrameChunk(a, frames[a:b])) for a, b in pairwise(borders)]
     return np.concatenate([*parts, stream.finish(len(frames))])[:, 0]
 
 

@@ -22,9 +22,8 @@ def resize_uint8(frames: NDArray[np.uint8], height: int, width: int) -> NDArray[
     """Antialiased bilinear resize ``[F, H, W, C] -> [F, height, width, C]``, uint8 throughout."""
     if frames.shape[1:3] == (height, width):
         return frames
-    channels_last = torch.from_numpy(np.require(frames, requirements=["C", "W"])).permute(
-        0, 3, 1, 2
-    )
+    writable = np.require(frames, requirements=["C", "W"])  # torch takes no other array
+    channels_last = torch.from_numpy(writable).permute(0, 3, 1, 2)
     resized = functional.interpolate(
         channels_last, (height, width), mode="bilinear", antialias=True
     )

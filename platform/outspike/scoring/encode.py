@@ -189,6 +189,7 @@ class _FanOut:
         self._streams: list[tuple[Encoder, EncoderStream]] = [
             (encoder, encoder.open(source)) for encoder in encoders
         ]
+        self._dtypes = {encoder.name: np.dtype(encoder.spec().dtype) for encoder in encoders}
         self._num_rows = {encoder.name: 0 for encoder in encoders}
 
     def push(self, piece: Piece) -> None:
@@ -226,21 +227,20 @@ class _FanOut:
         stop = start + grid.snippet_frames
         if num_frames is not None:
             stop = np.minimum(stop, num_frames)
-        stored = _as_stored(self._recording, encoder, rows)
+        stored = self._as_stored(encoder.name, rows)
         self._num_rows[encoder.name] += len(rows)
         self._emit(encoder.name, stored, start, stop)
 
-
-def _as_stored(recording: Recording, encoder: Encoder, rows: Rows) -> NDArray[np.floating]:
-    with np.errstate(over="ignore"):  # an overflow shows as infinity and is refused below
-        stored = rows.astype(encoder.spec().dtype)
-    if not np.isfinite(stored).all():
-        raise MediaError(
-            f"{recording.url}: {encoder.name} gave {int((~np.isfinite(stored)).sum())} values that "
-            f"{encoder.spec().dtype} cannot hold (largest {float(np.abs(rows).max())}).",
-            reason="not_finite",
-        )
-    return stored
+    def _as_stored(self, name: str, rows: Rows) -> NDArray[np.floating]:
+        with np.errstate(over="ignore"):  # an overflow shows as infinity and is refused below
+            stored = rows.astype(self._dtypes[name])
+        if not np.isfinite(stored).all():
+            raise MediaError(
+                f"{self._recording.url}: {name} gave {int((~np.isfinite(stored)).sum())} values "
+                f"that {self._dtypes[name]} cannot hold (largest {float(np.abs(rows).max())}).",
+                reason="not_finite",
+            )
+        return stored
 
 
 def check_intervals(recording: Recording, num_frames: int) -> None:
