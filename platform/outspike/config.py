@@ -219,7 +219,7 @@ class SelectionConfig:
     """Which step's weights are kept, and what chooses it: never the test split by default."""
 
     split: Literal["last", "holdout", "cross_validation", "test"] = "last"
-    """``last`` selects nothing. ``holdout`` keeps the best step on ``share`` of the training groups.
+    """``last`` selects nothing. ``holdout`` keeps the best step on ``share`` of training groups.
     ``cross_validation`` finds the best step over ``num_folds`` folds of the training groups, then
     trains on all of them up to it. ``test`` is an oracle, for ``*-test-selected`` protocols only.
     """
