@@ -1,0 +1,1 @@
+"""Evaluation: named protocols, metrics with intervals over videos, and the HTML report."""

@@ -1,0 +1,230 @@
+"""Named, versioned evaluation rules; ``docs/protocols.md`` says each in words.
+
+A number is only comparable with another one under the same protocol. A protocol that lets the test
+split choose the checkpoint is a variant of its own whose name ends in ``-test-selected``, so that
+the stamp is on every report and registry entry made with it.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from outspike.errors import ConfigError
+
+MetricName = Literal[
+    "auc",
+    "ap",
+    "auc_abnormal",
+    "ap_abnormal",
+    "auc_per_video",
+    "video_auc",
+    "video_ap",
+    "far",
+    "far_normal",
+    "far_abnormal",
+    "false_alarms_per_hour",
+    "detection_map",
+]
+
+FrameRule = Literal["every_frame", "covered_frames"]
+VideoScoreRule = Literal["max", "top_mean"]
+ClassRule = Literal["whole", "first_code"]
+
+TEST_SELECTED = "-test-selected"
+
+_FRAME_METRICS: tuple[MetricName, ...] = (
+    "auc",
+    "ap",
+    "auc_abnormal",
+    "auc_per_video",
+    "video_auc",
+    "far",
+    "far_normal",
+    "far_abnormal",
+    "false_alarms_per_hour",
+    "detection_map",
+)
+_VIDEO_METRICS: tuple[MetricName, ...] = ("video_auc", "video_ap")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """One evaluation rule. ``crop_policy`` and ``window_policy`` bind whoever computes the scores;
+    the rest is applied by :func:`outspike.evaluate.evaluate.evaluate`.
+    """
+
+    name: str
+    version: int = 1
+    dataset: str
+    """Data set the videos must come from; ``*`` takes any."""
+    split: str = "official"
+    """Named split of that data set whose test part is scored."""
+    selection_split: Literal["train", "test"] = "train"
+    """Where checkpoints and settings may be chosen; ``test`` is an oracle and stamped as such."""
+    crop_policy: Literal["mean", "centre", "mirrored_centre"] = "mean"
+    """Scores of stored crops are averaged, or one crop alone is scored."""
+    window_policy: Literal["whole", "windows_256"] = "whole"
+    """All snippets of a recording in one pass, or in windows of 256 without overlap."""
+    frame_rule: FrameRule = "every_frame"
+    """``every_frame``: a frame without a score is an error; ``covered_frames``: it is left out and
+    counted (published rules that drop a tail). A frame gets the mean of the snippets that cover it.
+    """
+    label_slack_frames: int = 0
+    """How far an annotated interval may end past the recording and be clipped, which is counted;
+    beyond it the evaluation fails."""
+    class_rule: ClassRule = "whole"
+    """``first_code``: of a multi-label class such as ``B1-B2-0`` the first code names the class."""
+    metrics: tuple[MetricName, ...] = _FRAME_METRICS
+    primary: MetricName = "auc"
+    video_score: VideoScoreRule = "max"
+    """Score of a whole video: its highest snippet, or the mean of its highest ``top_share``."""
+    top_share: float = 1 / 16
+    threshold: float = 0.5
+    """A frame alarms when its score is at least this (false-alarm rates)."""
+    recall: float = 0.8
+    """Share of annotated intervals to be caught where false alarms per hour are counted."""
+    iou: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5)
+    """Overlaps that detection mAP is averaged over."""
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.primary not in self.metrics:
+            raise ConfigError(
+                f"Protocol {self.name!r}: primary metric {self.primary!r} is not among "
+                f"{self.metrics}."
+            )
+        if not 0 < self.recall <= 1 or not 0 < self.top_share <= 1:
+            raise ConfigError(
+                f"Protocol {self.name!r}: recall={self.recall} and top_share={self.top_share} must "
+                "lie in (0, 1]."
+            )
+        if self.test_selected != self.name.endswith(TEST_SELECTED):
+            raise ConfigError(
+                f"Protocol {self.name!r} selects on {self.selection_split!r}: exactly the "
+                f"protocols that select on 'test' are named '...{TEST_SELECTED}'."
+            )
+
+    @property
+    def test_selected(self) -> bool:
+        """Whether the test split may have chosen the checkpoint (an oracle figure)."""
+        return self.selection_split == "test"
+
+    @property
+    def label(self) -> str:
+        """Name and version as they are written on reports, ``ucf-crime v1``."""
+        return f"{self.name} v{self.version}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field as plain JSON values."""
+        document = dataclasses.asdict(self)
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in document.items()
+        }
+
+
+_HONEST: dict[str, Protocol] = {
+    "miniature": Protocol(
+        name="miniature",
+        dataset="miniature",
+        note="The generated set; frame labels are exact.",
+    ),
+    "ped2-weak-a": Protocol(
+        name="ped2-weak-a",
+        dataset="ucsd_ped2",
+        split="weak-a",
+        note="Train normal Train001..012, anomalous Test006, 009, 011, 012 by video label only; "
+        "test Train013..016 and Test001, 003, 004, 008. Frames of all clips are pooled, scores are "
+        "not normalised per clip.",
+    ),
+    "surv-fight": Protocol(
+        name="surv-fight",
+        dataset="surv_fight",
+        metrics=_VIDEO_METRICS,
+        primary="video_auc",
+        note="Two-second clips with video labels; settings chosen by cross-validation over "
+        "source_group inside the training split.",
+    ),
+    "surv-fight-long": Protocol(
+        name="surv-fight-long",
+        dataset="surv_fight_long",
+        note="Long videos made by joining test clips of known label; frames of fight clips are "
+        "positive.",
+    ),
+    "ucf-crime": Protocol(
+        name="ucf-crime",
+        dataset="ucf_crime",
+        label_slack_frames=2,
+        note="290 test videos. Five annotated ends lie 1 or 2 frames past the recording.",
+    ),
+    "ucf-crime-dvs": Protocol(
+        name="ucf-crime-dvs",
+        dataset="ucf_crime_dvs",
+        frame_rule="covered_frames",
+        label_slack_frames=16,
+        note="Frames past the last scored snippet are left out, as published. The recordings are "
+        "re-filmed, so their length differs from the annotated videos by up to a snippet.",
+    ),
+    "xd-violence": Protocol(
+        name="xd-violence",
+        dataset="xd_violence",
+        primary="ap",
+        class_rule="first_code",
+        note="Official split: 800 test videos.",
+    ),
+    "xd-violence-as-trained": Protocol(
+        name="xd-violence-as-trained",
+        dataset="xd_violence",
+        split="as-trained",
+        primary="ap",
+        class_rule="first_code",
+        crop_policy="mirrored_centre",
+        window_policy="windows_256",
+        frame_rule="covered_frames",
+        note="The 753 single-label test videos of IEF-VAD; 47 multi-label test videos are in its "
+        "training set, so figures do not compare with the official split.",
+    ),
+    "shanghaitech": Protocol(
+        name="shanghaitech",
+        dataset="shanghaitech",
+        note="Weakly supervised re-split, 199 test videos; annotated ends are inclusive in the "
+        "source and read so.",
+    ),
+    "msad": Protocol(
+        name="msad",
+        dataset="msad",
+        label_slack_frames=2,
+        note="241 test videos: 120 normal, 121 anomalous.",
+    ),
+    "folder": Protocol(
+        name="folder",
+        dataset="*",
+        note="Your own recordings: frame metrics where intervals are given, video metrics "
+        "otherwise.",
+        metrics=(*_FRAME_METRICS, "video_ap"),
+        primary="video_auc",
+    ),
+}
+
+
+def _test_selected(protocol: Protocol) -> Protocol:
+    return dataclasses.replace(protocol, name=protocol.name + TEST_SELECTED, selection_split="test")
+
+
+PROTOCOLS: dict[str, Protocol] = _HONEST | {
+    variant.name: variant for variant in map(_test_selected, _HONEST.values())
+}
+
+
+def get_protocol(name: str) -> Protocol:
+    """The protocol of that name.
+
+    Raises:
+        ConfigError: there is none; the message lists those there are.
+    """
+    if name not in PROTOCOLS:
+        raise ConfigError(
+            f"No protocol {name!r}; there are {', '.join(_HONEST)}, each also as "
+            f"'<name>{TEST_SELECTED}'."
+        )
+    return PROTOCOLS[name]
