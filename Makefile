@@ -1,0 +1,68 @@
+# Everything runs in .venv, made on first use from Python 3.11 to 3.13 and the pinned versions of
+# constraints-cpu.txt.
+#
+#   make PYTHON=python3.12 ...     another interpreter
+#   make TORCH_INDEX=https://download.pytorch.org/whl/cpu ...
+#                                  where the default package index serves CUDA builds of torch only
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PIP := PIP_CONSTRAINT=constraints-cpu.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow test-media lint docs bench ped2 fights
+
+help:  ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  \1\t/' | expand -t 16
+
+install: $(INSTALLED)  ## make .venv and install the package with its pinned requirements
+
+$(INSTALLED): pyproject.toml constraints-cpu.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13; name one: make PYTHON=python3.11 ..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { echo "$(PYTHON) -m venv failed; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	$(PIP) install $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[dev]'
+	$(PIP) install --no-deps spikingjelly==2.0.0
+	@touch $@
+
+demo: $(INSTALLED)  ## the whole path on generated recordings, ending with a report
+	$(BIN)/outspike demo
+
+test: $(INSTALLED)  ## the default suite: CPU only, offline
+	$(PYTEST) -m "not slow and not gpu"
+
+test-slow: $(INSTALLED)  ## the slow tests; a skip is a failure
+	$(PYTEST) -m "slow and not gpu and not media" --no-skips
+
+test-media: $(INSTALLED)  ## the tests on real recordings (OUTSPIKE_MEDIA); a skip is a failure
+	$(PYTEST) -m "media and not gpu" --no-skips
+
+lint: $(INSTALLED)  ## format check, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+docs: $(INSTALLED)  ## the documentation as a site, in site/
+	$(PIP) install -q -e '.[docs]'
+	$(BIN)/mkdocs build --strict
+
+bench: $(INSTALLED)  ## every benchmark, one after the other
+	$(PIP) install -q -e '.[bench]'
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+ped2: $(INSTALLED)  ## extract, train and promote the model `ped2` (real recordings, OUTSPIKE_MEDIA)
+	$(BIN)/python jobs/extract.py ped2
+	$(BIN)/python jobs/train.py ped2
+	$(BIN)/python jobs/promote.py ped2
+
+fights: $(INSTALLED)  ## extract, train and promote the model `surv_fight` (OUTSPIKE_MEDIA)
+	$(BIN)/python jobs/extract.py surv-fight
+	$(BIN)/python jobs/train.py surv-fight
+	$(BIN)/python jobs/promote.py surv-fight
