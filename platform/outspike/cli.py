@@ -16,7 +16,7 @@ import tyro
 from outspike import app
 
 Arguments = Sequence[str] | None
-Positional = tyro.conf.Positional
+Word = Annotated[str, tyro.conf.Positional]
 
 
 def extract(arguments: Arguments = None) -> int:
@@ -75,8 +75,8 @@ def predict(arguments: Arguments = None) -> int:
 
 
 def store(
-    action: Annotated[Positional[Literal["ls", "show", "digest", "fsck"]], tyro.conf.arg(name="")],
-    url: Positional[str],
+    action: Annotated[Literal["ls", "show", "digest", "fsck"], tyro.conf.Positional],
+    url: Word,
     feature_set: str | None = None,
 ) -> int:
     """Look into a feature store, or check every byte of it.
@@ -94,7 +94,7 @@ def store(
     return int(code)
 
 
-def datasets(name: Positional[str] = "", root: str = "", split: str = "official") -> int:
+def datasets(name: Word = "", root: str = "", split: str = "official") -> int:
     """List the known data sets, or say what is found and missing of one.
 
     Args:
@@ -119,9 +119,7 @@ def datasets(name: Positional[str] = "", root: str = "", split: str = "official"
     return app.DONE
 
 
-def probe(
-    file: Positional[str], as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
-) -> int:
+def probe(file: Word, as_json: Annotated[bool, tyro.conf.arg(name="json")] = False) -> int:
     """Say what a video file is, from its header and from decoding it.
 
     Args:

@@ -43,8 +43,13 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-        logger.info("ray=local cpus=%d", int(ray.cluster_resources().get("CPU", 0)))
+        logger.info("ray=local cpus=%d", int(cluster_cpus()))
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def cluster_cpus() -> float:
+    """CPUs of the Ray this process has joined."""
+    return float(ray.cluster_resources().get("CPU", 0.0))  # type: ignore[no-untyped-call]

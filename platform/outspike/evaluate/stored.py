@@ -69,8 +69,9 @@ def floor_of(store: FeatureStore, protocol: Protocol) -> list[VideoScores]:
     Raises:
         StoreError: the store has no ``frame-motion`` features; extract them first.
     """
-    form = "logistic" if protocol.primary.startswith("video") else "normal_deviation"
-    detector = detectors.build(MotionFloorConfig(form=form))
+    by_video = protocol.primary.startswith("video")
+    config = MotionFloorConfig(form="logistic" if by_video else "normal_deviation")
+    detector = detectors.build(config)
     reader = BagReader(store, list(detector.feature_sets))
     training = protocol_bags(reader, protocol, "train")
     detector.fit(collate([bag]) for bag in training if not bag.synthetic)
@@ -79,9 +80,10 @@ def floor_of(store: FeatureStore, protocol: Protocol) -> list[VideoScores]:
 
 def protocol_bags(reader: BagReader, protocol: Protocol, split: str) -> Iterator[Bag]:
     """Bags of one split of the protocol's data set, in the order of their ids."""
+    held = reader.keys()
     keys = [
         key
-        for key in reader.keys()
+        for key in held
         if (known := reader.recording(key)) is not None
         and known.split == split
         and protocol.dataset in ("*", known.dataset)

@@ -7,8 +7,10 @@ its end, because an actor is not told when its input ends.
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from datetime import datetime
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,8 @@ from outspike.errors import DatasetError, MediaError
 from outspike.extract.ledger import Failure
 from outspike.extract.plan import WorkItem
 from outspike.scoring.encode import RecordingFacts, encode_recording
-from outspike.store.segments import Receipt, SegmentWriter
+from outspike.store.catalog import Receipt
+from outspike.store.segments import SegmentWriter
 from outspike.store.store import FeatureStore
 
 Batch = dict[str, NDArray[np.object_]]
@@ -43,7 +46,7 @@ class Message:
 
     def to_batch(self) -> Batch:
         """One row of Ray Data holding the message as JSON text."""
-        return {"message": np.array([json.dumps(asdict(self))], dtype=object)}
+        return {"message": np.array([json.dumps(asdict(self), default=str)], dtype=object)}
 
     @classmethod
     def from_json(cls, text: str) -> "Message":
@@ -53,7 +56,7 @@ class Message:
         receipts = document.pop("receipts")
         return cls(
             failure=None if failure is None else Failure.from_document(failure),
-            receipts=tuple(Receipt(**receipt) for receipt in receipts),
+            receipts=tuple(_receipt_from(receipt) for receipt in receipts),
             **document,
         )
 
@@ -128,6 +131,14 @@ class Extractor:
         )
 
 
-def _end(writers: "Iterator[SegmentWriter] | Any", facts: RecordingFacts) -> None:
+def _receipt_from(document: dict[str, Any]) -> Receipt:
+    restored = {
+        "fps": Fraction(document["fps"]),
+        "extracted_at": datetime.fromisoformat(document["extracted_at"]),
+    }
+    return Receipt(**(document | restored))
+
+
+def _end(writers: Iterable[SegmentWriter], facts: RecordingFacts) -> None:
     for writer in writers:
         writer.end(num_frames=facts.num_frames, fps=facts.fps)

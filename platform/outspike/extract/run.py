@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import ray
 from ray.data import ActorPoolStrategy, DataContext
 
-from outspike.cluster import ray_session
+from outspike.cluster import cluster_cpus, ray_session
 from outspike.config import ExtractConfig, to_json
 from outspike.datasets import Manifest, load
 from outspike.encoders import build
@@ -21,7 +21,7 @@ from outspike.extract.actor import Extractor, Message
 from outspike.extract.ledger import Failure, Ledger
 from outspike.extract.plan import Plan, WorkItem, make_plan
 from outspike.extract.progress import Progress
-from outspike.store.segments import Receipt
+from outspike.store.catalog import Receipt
 from outspike.store.store import FeatureStore
 
 logger = logging.getLogger(__name__)
@@ -220,7 +220,7 @@ def _pipeline(config: ExtractConfig, items: tuple[WorkItem, ...]) -> "ray.data.D
 def _num_actors(config: ExtractConfig) -> tuple[int, int]:
     """Pool bounds; one whole CPU must stay free or Ray Data's own tasks starve."""
     smallest, largest = config.num_actors, config.max_actors or config.num_actors
-    cpus = ray.cluster_resources().get("CPU", 0.0)
+    cpus = cluster_cpus()
     if largest * config.cpus_per_actor > cpus - 1 and cpus > 1:
         raise ConfigError(
             f"{largest} actors of {config.cpus_per_actor} CPUs leave less than one of the "

@@ -13,9 +13,10 @@ from pathlib import Path
 from mlflow.exceptions import MlflowException
 
 from outspike.errors import RegistryError
+from outspike.evaluate.bootstrap import Difference
 from outspike.evaluate.evaluate import evaluate
 from outspike.evaluate.protocols import get_protocol
-from outspike.evaluate.results import Difference, Results
+from outspike.evaluate.results import Results
 from outspike.evaluate.stored import floor_scores, score_bundle
 from outspike.registry.models import (
     CHAMPION,

@@ -16,7 +16,7 @@ import mlflow
 import pandas as pd
 
 
-class Detector(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow ships no types
+class Detector(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined]
     """Scores recordings: a column ``url`` in, one row per snippet out."""
 
     def load_context(self, context: Any) -> None:

@@ -1,6 +1,7 @@
 """Runs in MLflow: opened once by the driver, written to by rank 0, closed whatever happens."""
 
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
-from mlflow.utils.time import get_current_time_millis
 
 from outspike.errors import RegistryError
 
@@ -86,7 +86,7 @@ class RunLogger:
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Numbers of one training step, in one request."""
-        now = get_current_time_millis()
+        now = time.time_ns() // 1_000_000
         batch = [Metric(name, float(value), now, step) for name, value in metrics.items()]
         self._client().log_batch(self.run_id, metrics=batch)
 
