@@ -1,0 +1,138 @@
+"""Opening, creating and changing the Delta tables of a store."""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from outspike import urls
+from outspike.errors import StoreError
+from outspike.store.layout import FORMAT
+
+logger = logging.getLogger(__name__)
+
+#: Entry of a table's configuration that holds the number of the store format.
+FORMAT_KEY = "outspike.format"
+
+_MAX_TRIES = 8
+_FIRST_WAIT_S = 0.05
+_LIBRARY_ERRORS = (DeltaError, OSError, ValueError)
+
+
+def create_table(store_url: str, name: str, schema: pa.Schema) -> None:
+    """Create an empty table; one that exists already is left as it is.
+
+    The log is never cleaned up, so that every version stays readable.
+    """
+    url = urls.join(store_url, name)
+    try:
+        DeltaTable.create(
+            _table_address(url),
+            schema=schema,
+            mode="ignore",
+            name=f"outspike {name}",
+            configuration={FORMAT_KEY: str(FORMAT), "delta.enableExpiredLogCleanup": "false"},
+            storage_options=urls.storage_options().for_deltalake(url),
+            raise_if_key_not_exists=False,  # the format key is ours
+        )
+    except _LIBRARY_ERRORS as error:
+        if not table_exists(store_url, name):  # else somebody created it at the same moment
+            raise StoreError(f"{url}: the table cannot be created: {error}") from error
+
+
+def table_exists(store_url: str, name: str) -> bool:
+    """Whether there is a Delta table of that name, ours or not."""
+    url = urls.join(store_url, name)
+    options = urls.storage_options().for_deltalake(url)
+    try:
+        return bool(DeltaTable.is_deltatable(str(_table_address(url)), storage_options=options))
+    except _LIBRARY_ERRORS as error:
+        raise StoreError(f"{url} cannot be reached: {error}") from error
+
+
+def open_table(store_url: str, name: str, version: int | None = None) -> DeltaTable:
+    """A table at its newest or a given version.
+
+    Raises:
+        StoreError: no store at that address, one of another format, or no such version.
+    """
+    url = urls.join(store_url, name)
+    try:
+        table = DeltaTable(
+            _table_address(url), storage_options=urls.storage_options().for_deltalake(url)
+        )
+    except TableNotFoundError as error:
+        raise StoreError(
+            f"{store_url}: no feature store there (no {name!r} table). Check the address, or make "
+            "one by extracting features into it."
+        ) from error
+    except _LIBRARY_ERRORS as error:
+        raise StoreError(f"{url} cannot be read as a Delta table: {error}") from error
+    found = table.metadata().configuration.get(FORMAT_KEY)
+    if found != str(FORMAT):
+        raise StoreError(
+            f"{url} is a Delta table of store format {found}, expected {FORMAT}. "
+            + ("It was not made by outspike." if found is None else "Use the version that made it.")
+        )
+    newest = table.version()
+    if version is not None and version != newest:
+        if not 0 <= version < newest:
+            raise StoreError(f"{url}: no version {version}; there are versions 0 to {newest}.")
+        table.load_as_version(version)
+    return table
+
+
+def read_table(
+    table: DeltaTable, columns: Sequence[str] | None = None, predicate: str | None = None
+) -> pa.Table:
+    """Rows of a table as Arrow.
+
+    Through ``scan``: ``to_pyarrow_table`` of this library may abort the interpreter at exit.
+    """
+    wanted = list(columns) if columns is not None else None
+    try:
+        found = pa.table(table.scan(columns=wanted, predicate=predicate))
+    except _LIBRARY_ERRORS as error:
+        raise StoreError(f"{table.table_uri} cannot be read: {error}") from error
+    plain = [
+        pa.field(f.name, pa.string() if f.type == pa.string_view() else f.type)
+        for f in found.schema
+    ]
+    return found.cast(pa.schema(plain))
+
+
+def change(store_url: str, name: str, attempt: Callable[[DeltaTable], None]) -> int:
+    """Apply a change to the newest version of a table and return the version it led to.
+
+    ``attempt`` is called again, on a fresh table, when another writer got in between or when the
+    outcome is unknown. It must look first whether its change is there already.
+
+    Raises:
+        StoreError: it was refused, or it still conflicts after several tries.
+    """
+    wait = _FIRST_WAIT_S
+    for remaining in reversed(range(_MAX_TRIES)):
+        table = open_table(store_url, name)
+        try:
+            attempt(table)
+            return int(table.version())
+        except (CommitFailedError, OSError) as error:
+            if not remaining:
+                raise StoreError(
+                    f"{table.table_uri}: the change was not taken in {_MAX_TRIES} tries: {error}"
+                ) from error
+            logger.debug("table=%s retry after %s", name, error)
+        except DeltaError as error:
+            raise StoreError(f"{table.table_uri}: the change was refused: {error}") from error
+        time.sleep(wait * random.uniform(0.5, 1.5))
+        wait *= 2
+    raise AssertionError("unreachable: the last try raises")
+
+
+def _table_address(url: str) -> Any:
+    return str(urls.local_path(url).absolute()) if urls.is_local(url) else url

@@ -1,0 +1,79 @@
+"""Ranged reads of files that never change: memory maps on a local disk, one GET on S3."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from threading import Lock
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from outspike import urls
+
+_MAX_MAPS = 256  # each holds a file descriptor
+
+
+class RangeFiles:
+    """Reads byte ranges; keeps the newest maps of local files open.
+
+    Usable from several threads, picklable (maps are opened anew where they are needed), and safe to
+    carry over a fork.
+    """
+
+    def __init__(self) -> None:
+        self._maps: OrderedDict[str, NDArray[np.uint8]] = OrderedDict()
+        self._lock = Lock()
+
+    def __reduce__(self) -> tuple[type["RangeFiles"], tuple[()]]:
+        return (RangeFiles, ())
+
+    def read_all(self, addresses: Sequence[str]) -> list[bytes]:
+        """Whole small files, those on S3 all at once.
+
+        Raises:
+            MissingUrlError: one of them is not there.
+        """
+        if not addresses:
+            return []
+        if urls.is_local(addresses[0]):
+            return [urls.read_bytes(url) for url in addresses]
+        fs = urls.filesystem(addresses[0])
+        paths = [urls.path_in(url) for url in addresses]
+        with urls.plain_errors(addresses[0]):
+            found = fs.cat(paths, on_error="return")
+        for url, path in zip(addresses, paths, strict=True):
+            if isinstance(found[path], Exception):
+                with urls.plain_errors(url):
+                    raise found[path]
+        return [cast(bytes, found[path]) for path in paths]
+
+    def read_range(self, url: str, start: int, stop: int) -> NDArray[np.uint8]:
+        """Bytes ``[start, stop)``, read-only; fewer where the file ends before.
+
+        Raises:
+            MissingUrlError: no such file.
+        """
+        if urls.is_local(url):
+            return self._map(url)[start:stop]
+        with urls.plain_errors(url):
+            data = urls.filesystem(url).cat_file(urls.path_in(url), start=start, end=stop)
+        return np.frombuffer(data, dtype=np.uint8)
+
+    def _map(self, url: str) -> NDArray[np.uint8]:
+        with self._lock:
+            found = self._maps.get(url)
+            if found is None:
+                found = self._maps[url] = _open_map(url)
+            self._maps.move_to_end(url)
+            while len(self._maps) > _MAX_MAPS:
+                self._maps.popitem(last=False)
+            return found
+
+
+def _open_map(url: str) -> NDArray[np.uint8]:
+    path = urls.local_path(url)
+    with urls.plain_errors(url):
+        if path.stat().st_size == 0:  # cannot be mapped
+            return np.zeros(0, dtype=np.uint8)
+        mapped: np.memmap[Any, np.dtype[np.uint8]] = np.memmap(path, dtype=np.uint8, mode="r")
+        return mapped.view(np.ndarray)

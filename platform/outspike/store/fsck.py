@@ -1,0 +1,248 @@
+"""Checking a store: every checksum, every tiling, every segment that nothing names."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from outspike import urls
+from outspike.errors import CorruptionError, UrlError
+from outspike.store.arrays import read_feature_set
+from outspike.store.catalog import Extents, Key
+from outspike.store.files import RangeFiles
+from outspike.store.layout import FEATURES, feature_set_url, segment_url
+from outspike.store.reader import SegmentReader
+from outspike.store.store import FeatureStore
+
+FaultKind = Literal["group", "segment", "crc", "rows", "tiling"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One thing that is wrong.
+
+    ``kind``: ``group`` (a feature set does not describe itself), ``segment`` (missing, cut short or
+    contradicting itself), ``crc`` (rows that do not match their checksum), ``rows`` (catalog and
+    segment disagree), ``tiling`` (an attempt in the catalog has a hole or an overlap).
+    """
+
+    kind: FaultKind
+    feature_set: str
+    segment: str | None
+    detail: str
+    recordings: tuple[Key, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FsckReport:
+    """What a check has found.
+
+    ``redo`` are the recordings, by feature set address, that readers cannot be given intact.
+    ``orphans`` are segments in no catalog version up to the one checked: left by jobs that were
+    killed, or being written right now. They are harmless and no fault.
+    """
+
+    url: str
+    version: int
+    num_segments: int
+    num_recordings: int
+    num_bytes: int
+    faults: tuple[Fault, ...]
+    orphans: tuple[tuple[str, str], ...]
+    redo: tuple[tuple[str, Key], ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything the catalog names is intact."""
+        return not self.faults
+
+    @property
+    def exit_code(self) -> int:
+        """0 where all is well, else 1."""
+        return 0 if self.ok else 1
+
+    def text(self) -> str:
+        """The report for a terminal: one line a fault, then what to do."""
+        lines = [f"{f.kind:8}{f.feature_set}/{f.segment or '-'}: {f.detail}" for f in self.faults]
+        lines += [f"orphan  {address}/{segment}" for address, segment in self.orphans]
+        lines += [f"redo    {address} {'/'.join(key)}" for address, key in self.redo]
+        lines.append(
+            f"{self.url} version {self.version}: {self.num_segments} segments, "
+            f"{self.num_recordings} recordings, {self.num_bytes / 1e6:.1f} MB checked; "
+            f"{len(self.faults)} faults, {len(self.redo)} recordings to redo, "
+            f"{len(self.orphans)} orphan segments (harmless)"
+        )
+        return "\n".join(lines)
+
+
+def fsck(store: FeatureStore) -> FsckReport:
+    """Read everything the catalog names at the store's version and check it.
+
+    Attempts that were superseded are checked too; only what readers would be given is put on the
+    list to redo.
+    """
+    rows = store.catalog()
+    extents = Extents(rows)
+    table = rows.take(extents.order).to_pylist()
+    faults = [*_group_faults(store, table), *_tiling_faults(extents, table)]
+    by_segment: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in table:
+        by_segment.setdefault((row["feature_set"], row["segment"]), []).append(row)
+    damaged: set[tuple[str, str]] = set()  # (attempt, segment)
+    num_bytes = 0
+    for (address, segment), mine in by_segment.items():
+        checked = _Segment(store.url, address, segment, mine)
+        faults.extend(checked.faults)
+        damaged.update((attempt, segment) for attempt in checked.damaged_attempts)
+        num_bytes += checked.num_bytes
+    return FsckReport(
+        url=store.url,
+        version=store.version,
+        num_segments=len(by_segment),
+        num_recordings=len({(row["dataset"], row["video_id"]) for row in table}),
+        num_bytes=num_bytes,
+        faults=tuple(faults),
+        orphans=tuple(_orphans(store.url, set(by_segment))),
+        redo=tuple(_to_redo(store, table, damaged, faults)),
+    )
+
+
+class _Segment:
+    """The check of one segment against the catalog rows that name it."""
+
+    def __init__(self, store_url: str, address: str, segment: str, rows: list[dict[str, Any]]):
+        self.faults: list[Fault] = []
+        self.damaged_attempts: set[str] = set()
+        self.num_bytes = 0
+        self._address, self._segment, self._rows = address, segment, rows
+        try:
+            reader = SegmentReader(segment_url(store_url, address, segment), RangeFiles())
+        except CorruptionError as error:
+            self._add("segment", str(error), rows)
+            return
+        self._check_rows(reader)
+        self._check_bytes(reader)
+        if reader.layout is not None:
+            self.num_bytes = reader.rows * reader.layout.row_bytes
+
+    def _add(self, kind: FaultKind, detail: str, rows: Iterable[dict[str, Any]]) -> None:
+        hit = list(rows)
+        self.damaged_attempts.update(row["attempt"] for row in hit)
+        self.faults.append(
+            Fault(
+                kind=kind,
+                feature_set=self._address,
+                segment=self._segment,
+                detail=detail,
+                recordings=tuple(sorted({(row["dataset"], row["video_id"]) for row in hit})),
+            )
+        )
+
+    def _check_rows(self, reader: SegmentReader) -> None:
+        """Extents lie inside the segment, apart from each other, on frames of the recording."""
+        taken: NDArray[np.bool_] = np.zeros(reader.rows, dtype=np.bool_)
+        for row in self._rows:
+            first, last = row["row_start"], row["row_stop"]
+            key = f"{row['dataset']}/{row['video_id']}"
+            if not 0 <= first < last <= reader.rows:
+                self._add("rows", f"{key}: rows [{first}, {last}) of {reader.rows}", [row])
+                continue
+            if taken[first:last].any():
+                self._add("rows", f"{key}: rows [{first}, {last}) belong to another too", [row])
+            taken[first:last] = True
+            start, stop = reader.start[first:last], reader.stop[first:last]
+            if (start >= stop).any() or start.min() < 0 or stop.max() > row["num_frames"]:
+                self._add(
+                    "rows", f"{key}: frame ranges leave its {row['num_frames']} frames", [row]
+                )
+
+    def _check_bytes(self, reader: SegmentReader) -> None:
+        for first, last, message in _damaged(reader):
+            hit = [row for row in self._rows if row["row_start"] < last and row["row_stop"] > first]
+            self._add("crc", f"rows [{first}, {last}): {message}", hit)
+
+
+def _damaged(reader: SegmentReader) -> Iterator[tuple[int, int, str]]:
+    """Damaged row ranges: a shard at a time, and chunk by chunk only where one fails."""
+    step = reader.layout.shard_rows if reader.layout else reader.rows
+    for first in range(0, reader.rows, step):
+        last = min(first + step, reader.rows)
+        try:
+            reader.read(first, last)
+        except CorruptionError:
+            yield from reader.damaged_chunks(first, last)
+
+
+def _group_faults(store: FeatureStore, table: list[dict[str, Any]]) -> Iterator[Fault]:
+    for address in sorted({row["feature_set"] for row in table}):
+        try:
+            read_feature_set(store.url, address)
+        except (CorruptionError, UrlError) as error:
+            mine = {(r["dataset"], r["video_id"]) for r in table if r["feature_set"] == address}
+            yield Fault(
+                kind="group",
+                feature_set=address,
+                segment=None,
+                detail=str(error),
+                recordings=tuple(sorted(mine)),
+            )
+
+
+def _tiling_faults(extents: Extents, table: list[dict[str, Any]]) -> Iterator[Fault]:
+    for first, last in extents.broken_attempts():
+        rows = table[first:last]
+        row = rows[0]
+        spans = [(row["snippet_start"], row["snippet_stop"]) for row in rows[:8]]
+        yield Fault(
+            kind="tiling",
+            feature_set=row["feature_set"],
+            segment=None,
+            detail=(
+                f"{row['dataset']}/{row['video_id']}: attempt {row['attempt']} has snippets "
+                f"{spans}{' ...' if last - first > 8 else ''} of {row['num_snippets']}"
+            ),
+            recordings=((row["dataset"], row["video_id"]),),
+        )
+
+
+def _to_redo(
+    store: FeatureStore,
+    table: list[dict[str, Any]],
+    damaged: set[tuple[str, str]],
+    faults: list[Fault],
+) -> list[tuple[str, Key]]:
+    """Recordings that readers cannot be given: no whole attempt, or damage in the newest."""
+    broken_sets = {fault.feature_set for fault in faults if fault.kind == "group"}
+    wanted = {(row["feature_set"], (row["dataset"], row["video_id"])) for row in table}
+    served, hurt = set(), set()
+    for row in store.extents.to_pylist():
+        what = (row["feature_set"], (row["dataset"], row["video_id"]))
+        served.add(what)
+        if (row["attempt"], row["segment"]) in damaged or row["feature_set"] in broken_sets:
+            hurt.add(what)
+    return sorted((wanted - served) | hurt)
+
+
+def _orphans(store_url: str, named: set[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Folders below the feature sets that no catalog row names."""
+    return [
+        (address, segment)
+        for address in _folders(urls.join(store_url, FEATURES))
+        for segment in _folders(feature_set_url(store_url, address))
+        if (address, segment) not in named
+    ]
+
+
+def _folders(url: str) -> list[str]:
+    fs = urls.filesystem(url)
+    with urls.plain_errors(url):
+        if not fs.exists(urls.path_in(url)):
+            return []
+        entries = fs.ls(urls.path_in(url), detail=True)
+    return sorted(
+        entry["name"].rstrip("/").rsplit("/", 1)[-1]
+        for entry in entries
+        if entry["type"] == "directory"
+    )
