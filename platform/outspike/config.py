@@ -35,14 +35,23 @@ class DataConfig:
 class EncoderConfig:
     """One encoder: which, on which grid, and the settings only it has."""
 
-    kind: Literal["event-pyramid", "frame-pyramid", "frame-motion", "clip", "event-clip"] = (
-        "event-pyramid"
-    )
+    kind: Literal[
+        "event-pyramid", "frame-pyramid", "frame-motion", "clip", "event-clip", "spikingformer"
+    ] = "event-pyramid"
     grid: SnippetGrid = field(default_factory=SnippetGrid)
     weights: str | None = None
-    """Local folder or hub id of pretrained weights (clip, event-clip)."""
+    """Pretrained weights: a local folder, checkpoint file or hub id (clip, event-clip,
+    spikingformer)."""
     crops: Literal["centre", "ten"] = "centre"
+    event_threshold: float = 10.0
+    """Change of luma (0 to 255) that counts as an event (event-clip)."""
+    chunk_steps: int = 100
+    """Rows after which the neurons forget (spikingformer)."""
+    compat: Literal["ief_vad_2025"] | None = None
+    """``ief_vad_2025``: crops, scaling and tail of the published extraction (clip, event-clip)."""
     device: str = "cpu"
+    threads: int = 1
+    """CPU threads of one forward pass, fixed so that a row's bits do not depend on the host's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +61,8 @@ class StoreConfig:
     url: str = "outspike-data/store"
     version: int | None = None
     """Catalog version; None means the newest at the time the job starts, which is then recorded."""
+    recordings_version: int | None = None
+    """Version of the recordings table (labels, splits); None likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,7 +314,7 @@ class PredictConfig:
 
     model: str = "models:/miniature@champion"
     """``models:/NAME@champion``, ``models:/NAME/VERSION``, or a bundle folder."""
-    input: str = "outspike-data/unseen"
+    input: str = "outspike-data/miniature/unseen"
     """A recording, a folder, or an s3:// prefix."""
     out: str = "predictions"
     """Local folder for ``<video_id>.csv``, ``.json``, ``.png`` and ``.mp4``."""

@@ -59,6 +59,8 @@ class Protocol:
     """Data set the videos must come from; ``*`` takes any."""
     split: str = "official"
     """Named split of that data set whose test part is scored."""
+    modality: Literal["video", "events", "any"] = "any"
+    """Which of its recordings count, where a data set has the same scenes as video and as events."""
     selection_split: Literal["train", "test"] = "train"
     """Where checkpoints and settings may be chosen; ``test`` is an oracle and stamped as such."""
     crop_policy: Literal["mean", "centre", "mirrored_centre"] = "mean"
@@ -127,7 +129,14 @@ _HONEST: dict[str, Protocol] = {
     "miniature": Protocol(
         name="miniature",
         dataset="miniature",
-        note="The generated set; frame labels are exact.",
+        modality="video",
+        note="The generated videos; frame labels are exact.",
+    ),
+    "miniature-events": Protocol(
+        name="miniature-events",
+        dataset="miniature",
+        modality="events",
+        note="The event recordings of some of the same scenes.",
     ),
     "ped2-weak-a": Protocol(
         name="ped2-weak-a",

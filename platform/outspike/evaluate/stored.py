@@ -87,6 +87,7 @@ def protocol_bags(reader: BagReader, protocol: Protocol, split: str) -> Iterator
         if (known := reader.recording(key)) is not None
         and known.split == split
         and protocol.dataset in ("*", known.dataset)
+        and protocol.modality in ("any", known.modality)
     ]
     if not keys:
         raise DatasetError(
