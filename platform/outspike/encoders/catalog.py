@@ -28,14 +28,34 @@ def _frame_motion(config: EncoderConfig) -> "Encoder":
     return FrameMotion(grid=config.grid)
 
 
+def _clip(config: EncoderConfig) -> "Encoder":
+    from outspike.encoders.clip import ClipFrames
+
+    return ClipFrames(config)
+
+
+def _event_clip(config: EncoderConfig) -> "Encoder":
+    from outspike.encoders.clip import EventClip
+
+    return EventClip(config)
+
+
 ENCODERS: dict[str, Callable[[EncoderConfig], "Encoder"]] = {
     "event-pyramid": _event_pyramid,
     "frame-pyramid": _frame_pyramid,
     "frame-motion": _frame_motion,
+    "clip": _clip,
+    "event-clip": _event_clip,
 }
 
-#: Encoders that compute with fixed rules and take no pretrained weights.
-_WEIGHTS_FREE = frozenset({"event-pyramid", "frame-pyramid", "frame-motion"})
+#: Settings that some encoders lack, and the encoders that have them.
+_ONLY_FOR = {
+    "weights": {"clip", "event-clip", "spikingformer"},
+    "crops": {"clip", "event-clip"},
+    "event_threshold": {"event-clip"},
+    "chunk_steps": {"spikingformer"},
+    "compat": {"clip", "event-clip"},
+}
 
 
 def build(config: EncoderConfig) -> "Encoder":
@@ -46,9 +66,12 @@ def build(config: EncoderConfig) -> "Encoder":
     """
     if config.kind not in ENCODERS:
         raise ConfigError(f"No encoder {config.kind!r}; there are: {', '.join(ENCODERS)}.")
-    if config.kind in _WEIGHTS_FREE and (config.weights is not None or config.crops != "centre"):
-        raise ConfigError(
-            f"{config.kind} has no weights and looks at the whole picture, but weights="
-            f"{config.weights!r} and crops={config.crops!r} are set; leave both at their defaults."
-        )
+    plain = EncoderConfig()
+    for name, kinds in _ONLY_FOR.items():
+        value = getattr(config, name)
+        if config.kind not in kinds and value != getattr(plain, name):
+            raise ConfigError(
+                f"{config.kind} takes no {name}, yet {name}={value!r} is set; only "
+                f"{', '.join(sorted(kinds))} does."
+            )
     return ENCODERS[config.kind](config)
