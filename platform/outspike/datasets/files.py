@@ -46,12 +46,10 @@ class FileTree:
     def scan(cls, root: str) -> "FileTree":
         """List ``root`` once; a root that is a file is a tree of that file.
 
-        Local addresses become absolute, so that they mean the same in every worker.
-
         Raises:
             DatasetError: there is nothing under it, or no such folder.
         """
-        base = str(Path(urls.path_in(root)).resolve()) if urls.is_local(root) else root.rstrip("/")
+        base = absolute(root)
         try:
             found = urls.list_files(base)
         except MissingUrlError as error:
@@ -166,6 +164,11 @@ def parse_intervals(text: str, where: str) -> tuple[tuple[int, int], ...]:
             )
         intervals.append((start, stop))
     return tuple(intervals)
+
+
+def absolute(root: str) -> str:
+    """``root`` as it means the same in every worker: without links and dots if it is local."""
+    return str(Path(urls.path_in(root)).resolve()) if urls.is_local(root) else root.rstrip("/")
 
 
 def _name(url: str) -> str:
