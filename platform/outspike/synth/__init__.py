@@ -1,0 +1,1 @@
+"""The miniature data set: short surveillance-like recordings with known anomalies."""

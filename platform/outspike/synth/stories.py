@@ -1,0 +1,241 @@
+"""What happens in a miniature scene: everyday traffic, and four kinds of anomaly.
+
+Everyday scenes have fast motion too (cars, people who run with the flow, a swaying tree, clouds),
+so that the amount of motion alone says little; place, direction and flicker tell the anomalies.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from outspike.synth.scene import (
+    WIDTH,
+    Actor,
+    Layout,
+    Rng,
+    Sprite,
+    debris,
+    flame,
+    person,
+    vehicle,
+)
+
+#: Everyday motion that a scene starts with is already under way.
+_WARM_UP = 90
+
+
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    """Actors of one scene and the half-open frames in which something is wrong."""
+
+    actors: tuple[Actor, ...]
+    intervals: tuple[tuple[int, int], ...]
+
+
+def everyday(layout: Layout, num_frames: int, rng: Rng) -> Story:
+    """People walk with the flow, cars keep to their lanes."""
+    return Story(actors=tuple(_traffic(layout, num_frames, rng)), intervals=())
+
+
+def collision(layout: Layout, num_frames: int, rng: Rng) -> Story:
+    """A car swerves into one of the other lane; fragments fly, both stop and shudder."""
+    start, stop = _when(num_frames, rng, 70, 100)
+    impact = start + 16
+    others = _traffic(layout, num_frames, rng, cars_until=start - 45)
+    x, speed = rng.uniform(0.35, 0.65) * WIDTH, rng.uniform(2.2, 3.2)
+    actors = []
+    for direction in (-layout.flow, layout.flow):
+        lane, swerves = layout.lane(direction), direction == layout.flow
+        goal = layout.median - 4 if swerves else lane
+        sprite = vehicle(rng, length=int(rng.integers(22, 28)))
+
+        def place(
+            frame: int, direction: int = direction, lane: float = lane, goal: float = goal
+        ) -> tuple[float, float] | None:
+            if frame >= stop:
+                return None
+            before = max(0, impact - frame)
+            turn = np.clip((frame - start) / (impact - start), 0, 1)
+            after = frame - impact
+            shudder = 2.2 * np.sin(2.1 * after) * np.exp(-after / 18) if after > 0 else 0.0
+            return (
+                x - direction * (9 + speed * before) + shudder,
+                lane + (goal - lane) * turn + 0.6 * shudder,
+            )
+
+        actors.append(Actor(place=place, look=_always(sprite)))
+    fragments = [_fragment(x, layout.median, impact, rng) for _ in range(26)]
+    return Story(actors=(*others, *actors, *fragments), intervals=((start, stop),))
+
+
+def against_the_flow(layout: Layout, num_frames: int, rng: Rng) -> Story:
+    """Somebody runs along the middle of the road, against the flow, weaving."""
+    speed = rng.uniform(1.7, 2.3)
+    start, stop = _when(num_frames, rng, round((WIDTH + 14) / speed))
+    weave = rng.uniform(9, 15)
+    runner = _walker(
+        rng,
+        start,
+        lambda age: layout.median - 6 + 5 * np.sin(age / weave * 2 * np.pi),
+        direction=-layout.flow,
+        speed=speed,
+        step_frames=2,
+    )
+    others = _traffic(layout, num_frames, rng)
+    return Story(actors=(*others, runner), intervals=((start, stop),))
+
+
+def fire(layout: Layout, num_frames: int, rng: Rng) -> Story:
+    """Flames flicker on the forecourt; they grow, burn and die down."""
+    start, stop = _when(num_frames, rng, 60, 110)
+    x = rng.uniform(0.12, 0.88) * WIDTH
+    y = rng.uniform(layout.forecourt + 4, layout.walkway - 8)
+    largest = rng.uniform(7, 10)
+    sizes = largest * np.minimum(1, np.minimum(np.arange(1, 1 + stop - start), 25) / 18)
+    sizes *= np.minimum(1, np.arange(stop - start, 0, -1) / 12)
+    looks = [flame(rng, max(2.0, size)) for size in sizes]
+
+    def place(frame: int) -> tuple[float, float] | None:
+        return (x, y) if start <= frame < stop else None
+
+    burning = Actor(place=place, look=lambda frame: looks[frame - start])
+    others = _traffic(layout, num_frames, rng)
+    return Story(actors=(*others, burning), intervals=((start, stop),))
+
+
+def loiter_then_run(layout: Layout, num_frames: int, rng: Rng) -> Story:
+    """Somebody hangs about on the forecourt, then runs across walkway and road."""
+    waits, speed = int(rng.integers(44, 70)), rng.uniform(2.2, 2.8)
+    x = rng.uniform(0.25, 0.75) * WIDTH
+    y = layout.forecourt + 7
+    flees = round((layout.verge + 12 - y) / (speed * 0.75))
+    start, stop = _when(num_frames, rng, waits + flees)
+    pacing, side = rng.uniform(14, 22), float(rng.choice([-1, 1]))
+    phases = person(rng)
+
+    def place(frame: int) -> tuple[float, float] | None:
+        if not start <= frame < stop:
+            return None
+        age = frame - start
+        waiting = min(age, waits)
+        run = max(0, age - waits) * speed
+        across = x + 7 * np.sin(2 * np.pi * waiting / pacing) + side * 0.66 * run
+        return across, y + 1.2 * np.sin(4 * np.pi * waiting / pacing) + 0.75 * run
+
+    person_there = Actor(place=place, look=lambda frame: phases[frame // 3 % 2])
+    others = _traffic(layout, num_frames, rng)
+    return Story(actors=(*others, person_there), intervals=((start, stop),))
+
+
+#: Everyday scenes and anomalies by class name.
+STORIES: dict[str, Callable[[Layout, int, Rng], Story]] = {
+    "Normal": everyday,
+    "Collision": collision,
+    "AgainstFlow": against_the_flow,
+    "Fire": fire,
+    "LoiterRun": loiter_then_run,
+}
+
+
+def _when(num_frames: int, rng: Rng, shortest: int, longest: int | None = None) -> tuple[int, int]:
+    """An interval that leaves some everyday frames before and after it."""
+    length = shortest if longest is None else int(rng.integers(shortest, longest))
+    length = min(length, num_frames - 24)
+    start = int(rng.integers(12, num_frames - length - 11))
+    return start, start + length
+
+
+def _traffic(
+    layout: Layout, num_frames: int, rng: Rng, cars_until: int | None = None
+) -> list[Actor]:
+    people = [
+        _pedestrian(layout, frame, rng)
+        for frame in _arrivals(rng, num_frames, rng.uniform(22, 45), _WARM_UP)
+    ]
+    last_car = num_frames if cars_until is None else max(0, cars_until)
+    cars = []
+    for direction in (-layout.flow, layout.flow):
+        speed = rng.uniform(2.0, 4.5)  # one speed a lane: cars do not drive through each other
+        gap = max(30.0, 50 / speed)
+        arrivals = _arrivals(rng, last_car, gap + rng.uniform(10, 70), _WARM_UP, gap)
+        cars += [_car(layout, frame, direction, speed, rng) for frame in arrivals]
+    return people + cars
+
+
+def _arrivals(
+    rng: Rng, stop: int, mean_gap: float, before: int, least_gap: float = 6.0
+) -> list[int]:
+    """Frames at which somebody comes into view, from ``before`` frames ahead of the start."""
+    frames, frame = [], -before + rng.uniform(0, mean_gap)
+    while frame < stop:
+        frames.append(round(frame))
+        frame += least_gap + rng.exponential(max(1.0, mean_gap - least_gap))
+    return frames
+
+
+def _pedestrian(layout: Layout, start: int, rng: Rng) -> Actor:
+    runs = rng.random() < 0.2
+    row = rng.uniform(layout.walkway + 1, layout.road - 8)
+    return _walker(
+        rng,
+        start,
+        lambda age: row,
+        direction=layout.flow,
+        speed=rng.uniform(1.6, 2.4) if runs else rng.uniform(0.6, 1.1),
+        step_frames=2 if runs else 4,
+    )
+
+
+def _walker(
+    rng: Rng,
+    start: int,
+    row: Callable[[int], float],
+    *,
+    direction: int,
+    speed: float,
+    step_frames: int,
+) -> Actor:
+    """Crosses the picture from one side to the other."""
+    phases = person(rng)
+    begin = -7.0 if direction > 0 else WIDTH + 7.0
+
+    def place(frame: int) -> tuple[float, float] | None:
+        x = begin + direction * speed * (frame - start)
+        gone = frame < start or not -8 < x < WIDTH + 8
+        return None if gone else (x, row(frame - start))
+
+    return Actor(place=place, look=lambda frame: phases[frame // step_frames % 2])
+
+
+def _car(layout: Layout, start: int, direction: int, speed: float, rng: Rng) -> Actor:
+    is_truck = rng.random() < 0.15
+    length = int(rng.integers(34, 42)) if is_truck else int(rng.integers(20, 28))
+    sprite = vehicle(rng, length=length, height=15 if is_truck else 11)
+    begin = -length if direction > 0 else WIDTH + length
+    row = layout.lane(direction) - (2 if is_truck else 0)
+
+    def place(frame: int) -> tuple[float, float] | None:
+        x = begin + direction * speed * (frame - start)
+        return (x, row) if frame >= start and -length <= x <= WIDTH + length else None
+
+    return Actor(place=place, look=_always(sprite))
+
+
+def _fragment(x: float, y: float, impact: int, rng: Rng) -> Actor:
+    """Flies off in a random direction and slides to a halt."""
+    angle, speed = rng.uniform(0, 2 * np.pi), rng.uniform(1.0, 4.5)
+    lasts = int(rng.integers(14, 30))
+
+    def place(frame: int) -> tuple[float, float] | None:
+        age = frame - impact
+        if not 0 <= age < lasts:
+            return None
+        way = speed * 9 * (1 - np.exp(-age / 9))
+        return x + way * np.cos(angle), y + 0.8 * way * np.sin(angle)
+
+    return Actor(place=place, look=_always(debris(rng)))
+
+
+def _always(sprite: Sprite) -> Callable[[int], Sprite]:
+    return lambda frame: sprite
