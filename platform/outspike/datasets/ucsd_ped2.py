@@ -23,7 +23,10 @@ def _places(row: Row) -> tuple[Place, ...]:
 UCSD_PED2 = Published(
     name="ucsd_ped2",
     table="ucsd_ped2",
-    layout="ROOT/train/01.mp4 .. 16.mp4 and ROOT/test/01.mp4 .. 12.mp4",
+    layout=(
+        "ROOT/train/01.mp4 .. 16.mp4 and ROOT/test/01.mp4 .. 12.mp4, or Train001.mp4 and so on as "
+        "outspike.datasets.frames.pack_folders makes them from the official folders of frames"
+    ),
     places=_places,
     supervised=frozenset({"lad-reseeded"}),
     warnings=(
