@@ -12,19 +12,20 @@ from outspike.train.folds import folds, holdout
 
 @dataclass(frozen=True)
 class Grouped:
-    key: tuple[str, str]
+    key: str
     label: int | None
     group: str | None = None
     synthetic: bool = False
+    dataset: str = "d"
 
 
 def clips(num_groups: int, per_group: int, *, made: int = 0) -> list[Grouped]:
     real = [
-        Grouped(("d", f"g{g}c{c}"), (g + c) % 2, f"source{g}")
+        Grouped(f"g{g}c{c}", (g + c) % 2, f"source{g}")
         for g in range(num_groups)
         for c in range(per_group)
     ]
-    return real + [Grouped(("d", f"made{i}"), i % 2, None, synthetic=True) for i in range(made)]
+    return real + [Grouped(f"made{i}", i % 2, None, synthetic=True) for i in range(made)]
 
 
 @given(st.integers(4, 30), st.integers(1, 4), st.integers(2, 4), st.integers(0, 99))
@@ -43,7 +44,7 @@ def test_folds_tile_the_bags_and_keep_groups_together(num_groups, per_group, num
 @pytest.mark.parametrize("labels", [(12, 4), (40, 9), (25, 25)], ids=str)
 def test_labels_stay_in_proportion(labels):
     """Each fold gets the share of either label, give or take one, whatever the imbalance."""
-    bags = [Grouped(("d", f"{label}/{i}"), label) for label in (0, 1) for i in range(labels[label])]
+    bags = [Grouped(f"{label}/{i}", label) for label in (0, 1) for i in range(labels[label])]
     for _, held in folds(bags, 4, seed=1):
         for label in (0, 1):
             found = sum(bag.label == label for bag in held)
@@ -53,7 +54,7 @@ def test_labels_stay_in_proportion(labels):
 @given(st.integers(0, 50), st.sampled_from([0.1, 0.2, 0.5]))
 def test_a_holdout_has_its_share_of_both_labels(seed, share):
     """About the share asked for is held out, of normal and anomalous bags alike."""
-    bags = [Grouped(("d", f"{label}/{i}"), label) for label in (0, 1) for i in range(40)]
+    bags = [Grouped(f"{label}/{i}", label) for label in (0, 1) for i in range(40)]
     _, held = holdout(bags, share, seed=seed)
     for label in (0, 1):
         assert abs(sum(bag.label == label for bag in held) - 40 * share) <= 1
@@ -71,10 +72,10 @@ def test_a_split_depends_on_the_seed_and_not_on_the_order_of_bags():
 
 def test_too_few_groups_are_one_clear_line():
     """Five folds cannot be made of four anomalous groups, and nor can a side without them."""
-    bags = [Grouped(("d", f"n{i}"), 0) for i in range(12)]
-    bags += [Grouped(("d", f"a{i}"), 1) for i in range(4)]
+    bags = [Grouped(f"n{i}", 0) for i in range(12)]
+    bags += [Grouped(f"a{i}", 1) for i in range(4)]
     with pytest.raises(DatasetError, match="anomalous recordings, the training split has 4"):
         folds(bags, 5, seed=0)
-    one_group = [Grouped(("d", f"x{i}"), i % 2, "one") for i in range(6)]
+    one_group = [Grouped(f"x{i}", i % 2, "one") for i in range(6)]
     with pytest.raises(DatasetError, match="no bag of label"):
         holdout(one_group, 0.2, seed=0)

@@ -13,7 +13,7 @@ from outspike.train.sampler import BalancedSampler
 
 @dataclass(frozen=True)
 class Named:
-    key: tuple[str, str]
+    key: str
     label: int | None
     synthetic: bool = False
 
@@ -22,7 +22,7 @@ def bags(normal: int, anomalous: int, made_normal: int = 0, made_anomalous: int 
     kinds = [(normal, 0, False), (anomalous, 1, False)]
     kinds += [(made_normal, 0, True), (made_anomalous, 1, True)]
     return [
-        Named(("d", f"{label}{'g' if made else 'r'}{i:03d}"), label, made)
+        Named(f"{label}{'g' if made else 'r'}{i:03d}", label, made)
         for count, label, made in kinds
         for i in range(count)
     ]
@@ -124,7 +124,7 @@ def test_generated_bags_of_one_label_take_places_in_that_half_only():
         (bags(4, 4), {"bags_per_batch": 4, "synthetic_per_batch": 2}, "no generated bag"),
         (bags(4, 4, 1, 0), {"bags_per_batch": 4, "synthetic_per_batch": 2}, "1 generated normal"),
         (bags(4, 4, 0, 9), {"bags_per_batch": 4, "synthetic_per_batch": 3}, "into a half of 2"),
-        ([*bags(4, 4), Named(("d", "x"), None)], {"bags_per_batch": 4}, "no label"),
+        ([*bags(4, 4), Named("x", None)], {"bags_per_batch": 4}, "no label"),
         (bags(2, 2) * 2, {"bags_per_batch": 4}, "different names"),
         (bags(4, 4), {"bags_per_batch": 5}, "even"),
     ],

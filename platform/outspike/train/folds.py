@@ -20,6 +20,10 @@ class GroupedBag(LabelledBag, Protocol):
     """What a split needs to know of a bag."""
 
     @property
+    def dataset(self) -> str:
+        """Groups are named inside a data set."""
+
+    @property
     def group(self) -> str | None:
         """Name of the source it was cut from; None where it stands alone."""
 
@@ -74,14 +78,14 @@ def holdout(bags: Sequence[B], share: float, *, seed: int) -> Split[B]:
 def _by_group(bags: Sequence[B]) -> dict[tuple[str, str], list[B]]:
     members: dict[tuple[str, str], list[B]] = defaultdict(list)
     for bag in sorted(bags, key=lambda bag: bag.key):
-        dataset, video_id = bag.key
-        members[dataset, f"alone/{video_id}" if bag.group is None else bag.group].append(bag)
+        name = ("", bag.key) if bag.group is None else (bag.dataset, bag.group)
+        members[name].append(bag)
     return dict(members)
 
 
 def _deal(
     members: dict[tuple[str, str], list[B]], shares: NDArray[np.float64], seed: int
-) -> dict[tuple[str, str], int]:
+) -> dict[str, int]:
     """Side of every bag: groups go where both labels are farthest below their share."""
     counts = {
         name: np.array([sum(bag.label == label for bag in group) for label in (0, 1)], dtype=float)
@@ -93,7 +97,7 @@ def _deal(
     order = [names[i] for i in generator(seed, "folds").permutation(len(names))]
     order.sort(key=lambda name: -counts[name].sum())  # stable: the shuffle decides among equals
     filled = np.zeros_like(target)
-    side_of = {}
+    side_of: dict[str, int] = {}
     for name in order:
         after = (filled + counts[name]) / target
         before = filled / target
@@ -104,6 +108,6 @@ def _deal(
     return side_of
 
 
-def _split(bags: Sequence[B], side_of: dict[tuple[str, str], int], held_out: int) -> Split[B]:
+def _split(bags: Sequence[B], side_of: dict[str, int], held_out: int) -> Split[B]:
     inside = [bag for bag in bags if side_of.get(bag.key) != held_out]
     return inside, [bag for bag in bags if side_of.get(bag.key) == held_out]

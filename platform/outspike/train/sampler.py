@@ -16,16 +16,13 @@ from numpy.typing import NDArray
 from outspike.errors import ConfigError, DatasetError
 from outspike.train.seeding import generator
 
-BagKey = tuple[str, str]
-"""``(dataset, video_id)``."""
-
 
 class LabelledBag(Protocol):
     """What the sampler needs to know of a bag."""
 
     @property
-    def key(self) -> BagKey:
-        """Its name."""
+    def key(self) -> str:
+        """``dataset/video_id``."""
 
     @property
     def label(self) -> int | None:
@@ -41,7 +38,7 @@ class Pool:
     """Bags of one kind and how many of them each step takes."""
 
     name: str
-    keys: tuple[BagKey, ...]
+    keys: tuple[str, ...]
     per_step: int
 
     @property
@@ -99,11 +96,11 @@ class BalancedSampler:
         """The pools that steps draw from, normal ones first."""
         return tuple(pool for half in self._halves for pool in half if pool.per_step)
 
-    def batch(self, step: int) -> tuple[BagKey, ...]:
+    def batch(self, step: int) -> tuple[str, ...]:
         """All bags of a step: the normal half, then the anomalous one, generated last in each."""
         return self.share(step, rank=0, world_size=1)
 
-    def share(self, step: int, *, rank: int, world_size: int) -> tuple[BagKey, ...]:
+    def share(self, step: int, *, rank: int, world_size: int) -> tuple[str, ...]:
         """The bags of a step that one rank trains on.
 
         Each half is dealt out like cards, so ranks get equally many bags of either label, the
@@ -116,13 +113,13 @@ class BalancedSampler:
                 f"bags_per_batch={self.bags_per_batch} gives {self.bags_per_batch // 2} bags a "
                 f"half, which {world_size} ranks cannot share evenly."
             )
-        keys: list[BagKey] = []
+        keys: list[str] = []
         for half in self._halves:
             drawn = [key for pool in half for key in self._draw(pool, step)]
             keys.extend(drawn[rank::world_size])
         return tuple(keys)
 
-    def _draw(self, pool: Pool, step: int) -> list[BagKey]:
+    def _draw(self, pool: Pool, step: int) -> list[str]:
         if not pool.per_step:
             return []
         epoch, position = divmod(step, pool.steps_per_epoch)
@@ -134,7 +131,7 @@ class BalancedSampler:
         return generator(self.seed, "order", pool, epoch).permutation(size)
 
 
-def _keys(bags: Sequence[LabelledBag], label: int, *, synthetic: bool) -> tuple[BagKey, ...]:
+def _keys(bags: Sequence[LabelledBag], label: int, *, synthetic: bool) -> tuple[str, ...]:
     """Keys of one kind, sorted: the order in which a store lists bags must not matter."""
     return tuple(
         sorted(bag.key for bag in bags if bag.label == label and bag.synthetic == synthetic)
@@ -145,7 +142,7 @@ def _check_labels(bags: Sequence[LabelledBag]) -> None:
     keys = {bag.key for bag in bags}
     if len(keys) != len(bags):
         raise DatasetError(f"{len(bags)} training bags have only {len(keys)} different names.")
-    unlabelled = sorted("/".join(bag.key) for bag in bags if bag.label is None)
+    unlabelled = sorted(bag.key for bag in bags if bag.label is None)
     if unlabelled:
         raise DatasetError(
             f"{len(unlabelled)} training recordings have no label (first: {unlabelled[0]}); label "
@@ -153,7 +150,7 @@ def _check_labels(bags: Sequence[LabelledBag]) -> None:
         )
 
 
-def _share_generated(wanted: int, half: int, made: dict[int, tuple[BagKey, ...]]) -> dict[int, int]:
+def _share_generated(wanted: int, half: int, made: dict[int, tuple[str, ...]]) -> dict[int, int]:
     """Generated bags a step takes in each half."""
     if wanted and not (made[0] or made[1]):
         raise DatasetError(
@@ -170,7 +167,7 @@ def _share_generated(wanted: int, half: int, made: dict[int, tuple[BagKey, ...]]
     return shares
 
 
-def _pool(name: str, keys: tuple[BagKey, ...], per_step: int, bags_per_batch: int) -> Pool:
+def _pool(name: str, keys: tuple[str, ...], per_step: int, bags_per_batch: int) -> Pool:
     if per_step and not keys:
         raise DatasetError(
             f"The training split has no {name} bag, and a step needs {per_step}; check the labels "

@@ -1,0 +1,139 @@
+"""A small feature store with a rule to learn: anomalous bags have a few bright snippets."""
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from outspike.config import (
+    DataConfig,
+    IefVadConfig,
+    MsfConfig,
+    OptimConfig,
+    StoreConfig,
+    TrainConfig,
+    WindowConfig,
+)
+from outspike.recording import Recording
+from outspike.store.fingerprint import FeatureSetSpec
+from outspike.store.store import FeatureStore
+from outspike.timebase import SnippetGrid
+from outspike.urls import SourceStat
+
+WIDTHS = {"motion": 8, "image": 12}
+
+
+def spec_of(name: str, *, width: int | None = None, version: int = 1) -> FeatureSetSpec:
+    return FeatureSetSpec(
+        name=name,
+        document={"encoder": name, "version": version},
+        num_crops=1,
+        width=width or WIDTHS[name],
+        dtype="float32",
+    )
+
+
+def recordings_of(
+    normal: int, anomalous: int, *, made: int = 0, unlabelled: int = 0, split: str = "train"
+) -> list[Recording]:
+    kinds = [("normal", 0, normal), ("anomalous", 1, anomalous), ("unlabelled", None, unlabelled)]
+    found = [
+        Recording(
+            dataset="tiny",
+            video_id=f"{split}/{name}{i:02d}",
+            url=f"/videos/{split}/{name}{i:02d}.mp4",
+            split=split,
+            label=label,
+            group=f"{split}-{name}-{i // 2}",
+        )
+        for name, label, count in kinds
+        for i in range(count)
+    ]
+    return found + [
+        Recording(
+            dataset="made",
+            video_id=f"made{i:02d}",
+            url=f"/videos/made{i:02d}.mp4",
+            split="train",
+            label=i % 2,
+            synthetic=True,
+        )
+        for i in range(made)
+    ]
+
+
+def features_of(recording: Recording, spec: FeatureSetSpec, num_snippets: int) -> np.ndarray:
+    seed = [*recording.key.encode(), *spec.name.encode()]
+    rng = np.random.default_rng(seed)
+    rows = rng.standard_normal((num_snippets, spec.num_crops, spec.width)) * 0.5
+    if recording.label == 1:
+        first = int(np.random.default_rng([*recording.key.encode()]).integers(num_snippets // 2))
+        rows[first : first + 1 + num_snippets // 4, :, : spec.width // 2] += 2.0
+    return rows.astype(np.float32)
+
+
+def fill(
+    store: FeatureStore, recordings: Sequence[Recording], specs: Sequence[FeatureSetSpec]
+) -> None:
+    store.put_recordings(recordings)
+    for spec in specs:
+        writer = store.segment_writer(spec)
+        for number, recording in enumerate(recordings):
+            num_frames = 16 * (6 + number % 7) + number % 16
+            start, stop = SnippetGrid().ranges(num_frames)
+            stat = SourceStat(url=recording.url, size=num_frames, etag="1")
+            writer.begin(recording, stat=stat)
+            writer.append(features_of(recording, spec, len(start)), start, stop)
+            writer.end(num_frames, Fraction(25))
+        writer.close()
+        store.commit(writer.drain())
+
+
+@pytest.fixture(scope="session")
+def store_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Ten normal and ten anomalous training bags, some generated ones, and a small test split."""
+    url = str(tmp_path_factory.mktemp("store"))
+    recordings = [*recordings_of(10, 10, made=6), *recordings_of(4, 4, split="test")]
+    fill(FeatureStore.create(url), recordings, [spec_of(name) for name in WIDTHS])
+    return url
+
+
+DETECTORS = {
+    "msf": MsfConfig(feature_set="motion", width=8, hidden=4, dropout=0.0, smooth_weight=8.0),
+    "ief_vad": IefVadConfig(
+        image_set="image",
+        event_set="motion",
+        image_width=12,
+        event_width=8,
+        width=16,
+        num_layers=1,
+        num_heads=2,
+        refinement_steps=2,
+        attention_dropout=0.0,
+    ),
+}
+
+
+@pytest.fixture
+def config_of(store_url: str, tmp_path: Path) -> Callable[..., TrainConfig]:
+    """Configs over the small store: ``config_of("msf", steps=3)``."""
+
+    def make(detector: str = "msf", **changes: object) -> TrainConfig:
+        settings: dict[str, object] = {
+            "data": DataConfig(dataset="tiny"),
+            "store": StoreConfig(url=store_url),
+            "detector": DETECTORS[detector],
+            "encoders": (),
+            "window": WindowConfig(rule="uniform", length=8),
+            "optim": OptimConfig(lr=3e-3),
+            "steps": 20,
+            "bags_per_batch": 8,
+            "num_workers": 0,
+            "checkpoint_every": 10,
+            "storage": str(tmp_path / "runs"),
+        }
+        return TrainConfig(**(settings | changes))
+
+    return make
