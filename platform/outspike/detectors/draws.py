@@ -20,6 +20,14 @@ def draw_key(seed: int, step: int, bag_id: str) -> int:
     return int.from_bytes(digest, "little", signed=True)
 
 
+def subkeys(keys_B: Tensor, num: int) -> Tensor:
+    """Independent keys for ``num`` parts (crops, rows) of each bag, ``[B] -> [B * num]``."""
+    index = torch.arange(num, device=keys_B.device, dtype=torch.int64)[None, :] * _GOLDEN_RATIO
+    low = _mix32(((keys_B & _MASK32)[:, None] + index) & _MASK32)
+    high = _mix32((((keys_B >> 32) & _MASK32)[:, None] ^ _mix32(low)) & _MASK32)
+    return (((high >> 1) << 32) | low).flatten()
+
+
 def keyed_uniform_bits(keys_B: Tensor, num: int, salt: int) -> Tensor:
     """31 random bits for each of ``num`` counters of each key, ``[B] -> [B, num]`` int64.
 

@@ -4,6 +4,7 @@ Rules pick row indices or average rows; none of them pads, since padding is a ma
 Published rules repeat their draws exactly when handed the same legacy generator.
 """
 
+import random
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -108,6 +109,13 @@ def contiguous(
     bound = spare + last if spare > 0 else step
     start = rng.randint(bound) if bound > 1 or spare > 0 else 0
     return np.arange(start, min(start + length, num_rows), step)
+
+
+def published_bag_draw(
+    rng: random.Random, num_anomalous: int, num_normal: int, size: int
+) -> tuple[list[int], list[int]]:
+    """Bags of one published iteration: two draws without replacement, anomalous first."""
+    return rng.sample(range(num_anomalous), size), rng.sample(range(num_normal), size)
 
 
 def split_windows(rows_SD: NDArray[np.floating], length: int) -> NDArray[np.floating]:

@@ -1,0 +1,82 @@
+"""Input scaling fitted on training bags and stored with the weights."""
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from outspike.detectors.bags import Bags
+from outspike.errors import BagError, ConfigError
+
+logger = logging.getLogger(__name__)
+
+#: Features that vary less than this share of their mean over the training bags are only centred.
+_CONSTANT = 1e-6
+
+
+class Standardise(nn.Module):
+    """Per-feature standardisation, ``[..., D] -> [..., D]``, once it has been fitted or loaded."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.input_mean: Tensor
+        self.input_std: Tensor
+        self.register_buffer("input_mean", torch.full((width,), torch.nan))
+        self.register_buffer("input_std", torch.full((width,), torch.nan))
+        self._fitted = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Centre and scale; raises ConfigError before fitting."""
+        if not self._fitted:
+            raise ConfigError(
+                "input_norm='standardise' needs the training bags first: call fit_inputs(batches) "
+                "before the first step, or load weights that carry the statistics."
+            )
+        return (x - self.input_mean) / self.input_std
+
+    def set(self, mean: Tensor, std: Tensor) -> None:
+        """Use these statistics ``[D]``; features without variation are only centred."""
+        floor = _CONSTANT * mean.abs().clamp_min(_CONSTANT)
+        constant = std <= floor
+        if constant.any():
+            logger.info("input_norm constant_features=%d of=%d", int(constant.sum()), len(std))
+        self.input_mean.copy_(mean)
+        self.input_std.copy_(torch.where(constant, torch.ones_like(std), std))
+        self._fitted = True
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._fitted = bool(torch.isfinite(self.input_mean).all())
+
+
+def fit_standardise(batches: Iterable[Bags], modules: dict[str, Standardise]) -> None:
+    """Fit one module a feature set on every snippet and crop of the batches, in one pass.
+
+    Counts, means and squared deviations are merged in float64 batch by batch, so the batching does
+    not matter.
+    """
+    moments: dict[str, tuple[int, Tensor, Tensor]] = {}
+    for bags in batches:
+        rows_of = bags.mask[:, None].expand(-1, next(iter(bags.features.values())).shape[1], -1)
+        for name in modules:
+            rows = bags.features[name][rows_of].double().cpu()
+            mean = rows.mean(dim=0)
+            part = (len(rows), mean, (rows - mean).square().sum(dim=0))
+            moments[name] = _merged(moments[name], part) if name in moments else part
+    for name, module in modules.items():
+        if name not in moments:
+            raise BagError(f"No training bags with features {name!r} to fit the inputs on.")
+        count, mean, squares = moments[name]
+        module.set(mean.to(module.input_mean), (squares / count).sqrt().to(module.input_std))
+
+
+def _merged(
+    a: tuple[int, Tensor, Tensor], b: tuple[int, Tensor, Tensor]
+) -> tuple[int, Tensor, Tensor]:
+    """Moments of two samples together (Chan's update)."""
+    count = a[0] + b[0]
+    shift = b[1] - a[1]
+    mean = a[1] + shift * (b[0] / count)
+    return count, mean, a[2] + b[2] + shift.square() * (a[0] * b[0] / count)

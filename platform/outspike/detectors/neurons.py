@@ -1,0 +1,164 @@
+"""Leaky integrate-and-fire neurons over whole sequences, without hidden state.
+
+The membrane goes in and comes out as an argument, so nothing has to be reset and a stream can be
+carried on. The charge is ``h = v + (x - v) / tau``; a spike resets the membrane to zero, and the
+reset is a constant to the gradient (``ucf_crime_dvs_msf.md`` section 4.1).
+
+On CUDA, where spikingjelly is installed, its multi-step node (Triton) does the work; elsewhere one
+autograd function runs the loop over time with a handwritten backward pass, bit for bit the same
+spikes and membranes and several times faster than recording every step.
+"""
+
+import importlib.util
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+Backend = Literal["auto", "torch", "spikingjelly"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neuron:
+    """A neuron's constants: time constant, threshold, comparison and surrogate gradient."""
+
+    tau: float
+    threshold: float
+    kind: Literal["sigmoid", "strict_quadratic"] = "sigmoid"
+    """``sigmoid``: fires at ``h >= threshold``; ``strict_quadratic``: fires above it only."""
+    alpha: float = 4.0
+    """Steepness of the surrogate (4 for sigmoid, 2 for quadratic in the published models)."""
+
+    def fires(self, h: Tensor) -> Tensor:
+        """Where the membrane makes a spike, bool."""
+        return h >= self.threshold if self.kind == "sigmoid" else h > self.threshold
+
+    def surrogate(self, h: Tensor) -> Tensor:
+        """Derivative that stands in for that of the step."""
+        u = h - self.threshold
+        if self.kind == "sigmoid":
+            s = torch.sigmoid(self.alpha * u)
+            return self.alpha * s * (1.0 - s)
+        return (self.alpha - self.alpha**2 * u.abs()).clamp_min(0.0)
+
+
+def lif(
+    x_TBC: Tensor,
+    v_BC: Tensor | None,
+    neuron: Neuron,
+    *,
+    lengths_B: Tensor | None = None,
+    backend: Backend = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Run neurons over a padded sequence.
+
+    Args:
+        x_TBC: input current, time first.
+        v_BC: membrane before the first step; None means at rest.
+        neuron: constants shared by all.
+        lengths_B: true number of steps of each row, at least 1; later steps make no spikes and
+            leave the membrane as it is. None means that all steps count.
+        backend: ``auto`` takes spikingjelly on CUDA where installed, and torch otherwise.
+
+    Returns:
+        Spikes ``[T, B, C]`` in the dtype of the input, and the membrane after the last true step.
+    """
+    if v_BC is None:
+        v_BC = torch.zeros_like(x_TBC[0])
+    if backend == "auto":
+        fast = x_TBC.is_cuda and neuron.kind == "sigmoid" and has_spikingjelly()
+        backend = "spikingjelly" if fast else "torch"
+    if backend == "spikingjelly":
+        return _lif_spikingjelly(x_TBC, v_BC, neuron, lengths_B)
+    spikes, v = _Lif.apply(x_TBC, v_BC, neuron, lengths_B)  # type: ignore[no-untyped-call]
+    return spikes, v
+
+
+@cache
+def has_spikingjelly() -> bool:
+    """Whether spikingjelly can be imported."""
+    return importlib.util.find_spec("spikingjelly") is not None
+
+
+class _Lif(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, v: Tensor, neuron: Neuron, lengths: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        h = torch.empty_like(x, memory_format=torch.contiguous_format)
+        after = torch.empty_like(h)
+        for x_t, h_t, after_t in zip(x.unbind(), h.unbind(), after.unbind(), strict=True):
+            torch.sub(x_t, v, out=h_t)
+            h_t.div_(neuron.tau).add_(v)
+            torch.mul(h_t, ~neuron.fires(h_t), out=after_t)
+            v = after_t
+        spikes = neuron.fires(h)
+        if lengths is not None:
+            spikes &= _inside(lengths, len(x))
+            v = after.gather(0, _last_step(lengths, v))[0]
+        else:
+            v = v.clone()
+        ctx.neuron = neuron
+        ctx.save_for_backward(h, spikes, lengths)
+        return spikes.to(x.dtype), v
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        h, spikes, lengths = ctx.saved_tensors
+        grad_spikes, grad_v = grads
+        neuron: Neuron = ctx.neuron
+        keep = (~spikes).to(h.dtype)
+        charge = grad_spikes * neuron.surrogate(h)
+        if lengths is not None:
+            charge *= _inside(lengths, len(h))
+            last = _last_step(lengths, grad_v)
+            charge.scatter_add_(0, last, (grad_v * keep.gather(0, last)[0])[None])
+            grad_v = torch.zeros_like(grad_v)
+        grad_x = torch.empty_like(h)
+        grad_h = torch.empty_like(grad_v)
+        for t in range(len(h) - 1, -1, -1):
+            torch.addcmul(charge[t], grad_v, keep[t], out=grad_h)
+            torch.div(grad_h, neuron.tau, out=grad_x[t])
+            grad_v = grad_h - grad_x[t]
+        return grad_x, grad_v, None, None
+
+
+def _inside(lengths_B: Tensor, num_steps: int) -> Tensor:
+    steps = torch.arange(num_steps, device=lengths_B.device)
+    return (steps[:, None] < lengths_B)[..., None]
+
+
+def _last_step(lengths_B: Tensor, like_BC: Tensor) -> Tensor:
+    return (lengths_B - 1)[None, :, None].expand(1, *like_BC.shape)
+
+
+def _lif_spikingjelly(
+    x: Tensor, v: Tensor, neuron: Neuron, lengths: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    from spikingjelly.activation_based import neuron as nodes
+    from spikingjelly.activation_based import surrogate
+
+    if neuron.kind != "sigmoid":
+        raise ValueError(
+            "spikingjelly's nodes fire at the threshold itself; use the torch backend."
+        )
+    node = nodes.LIFNode(
+        tau=neuron.tau,
+        decay_input=True,
+        v_threshold=neuron.threshold,
+        v_reset=0.0,
+        surrogate_function=surrogate.Sigmoid(alpha=neuron.alpha),
+        detach_reset=True,
+        step_mode="m",
+        store_v_seq=True,
+    )
+    node.v = v
+    spikes = node(x)
+    if lengths is None:
+        return spikes, node.v_seq[-1]
+    last = node.v_seq.gather(0, _last_step(lengths, v))[0]
+    return spikes * _inside(lengths, len(x)).to(x.dtype), last
