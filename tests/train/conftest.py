@@ -137,3 +137,19 @@ def config_of(store_url: str, tmp_path: Path) -> Callable[..., TrainConfig]:
         return TrainConfig(**(settings | changes))
 
     return make
+
+
+@pytest.fixture
+def filled_store() -> Callable[..., None]:
+    """Fill a store of its own at a path, with what a test wants to be wrong with it."""
+
+    def make(
+        path: Path, *, anomalous: int = 4, versions: Sequence[int] = (1,), without: int = 0
+    ) -> None:
+        store = FeatureStore.create(str(path))
+        recordings = recordings_of(6, anomalous)
+        have = recordings[: len(recordings) - without]
+        fill(store, have, [spec_of("motion", version=version) for version in versions])
+        store.put_recordings(recordings)
+
+    return make
