@@ -40,12 +40,19 @@ def _event_clip(config: EncoderConfig) -> "Encoder":
     return EventClip(config)
 
 
+def _spikingformer(config: EncoderConfig) -> "Encoder":
+    from outspike.encoders.spikingformer import SpikingformerFeatures
+
+    return SpikingformerFeatures(config)
+
+
 ENCODERS: dict[str, Callable[[EncoderConfig], "Encoder"]] = {
     "event-pyramid": _event_pyramid,
     "frame-pyramid": _frame_pyramid,
     "frame-motion": _frame_motion,
     "clip": _clip,
     "event-clip": _event_clip,
+    "spikingformer": _spikingformer,
 }
 
 #: Settings that some encoders lack, and the encoders that have them.

@@ -7,7 +7,6 @@ row number, on a fixed number of threads, so that a row does not depend on how f
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,6 +25,7 @@ from outspike.encoders.base import (
 )
 from outspike.encoders.clip_weights import load_tower
 from outspike.encoders.crops import Crops
+from outspike.encoders.threads import fixed_threads
 from outspike.errors import ConfigError
 from outspike.events.simulate import LUMA, ief_event_images, ief_threshold_counts
 from outspike.recording import Modality
@@ -85,7 +85,7 @@ class _TowerEncoder(Encoder):
 
     def embed(self, pictures: Tensor) -> Tensor:
         """Embed one fixed batch ``[n, 3, H, W]`` (float, on the CPU) to ``[n, D]`` on the CPU."""
-        with torch.inference_mode(), _fixed_threads(self.config.threads):
+        with torch.inference_mode(), fixed_threads(self.config.threads):
             return self.tower(pictures.to(self.config.device)).float().cpu()
 
     @property
@@ -210,7 +210,7 @@ class _FrameStream(_SnippetStream):
         size = crops.shape[1:]
         pictures = torch.zeros((encoder.grid.snippet_frames, *size))
         pictures[:num_frames] = (crops.float() / 255 - self._mean) / self._std
-        embedded = encoder.embed(pictures.flatten(0, 1)).unflatten(0, pictures.shape[:2])
+        embedded = encoder.embed(pictures.flatten(0, 1)).reshape(*pictures.shape[:2], -1)
         yield embedded[:num_frames].mean(dim=0)[None].numpy()
 
 
@@ -246,8 +246,9 @@ class _PictureStream(_SnippetStream):
         grey[:num_rows] = torch.from_numpy(np.stack(self._waiting))
         self._waiting = []
         coloured = grey.flatten(0, 1)[:, None].expand(-1, 3, -1, -1).contiguous()
-        embedded = self._encoder.embed(coloured).unflatten(0, grey.shape[:2])
-        return embedded[:num_rows].numpy()
+        embedded = self._encoder.embed(coloured).reshape(*grey.shape[:2], -1)
+        rows: Rows = embedded[:num_rows].numpy()
+        return rows
 
 
 class _EventStream(_PictureStream):
@@ -298,14 +299,3 @@ class _BufferedEventStream(_PictureStream):
 
 def _cuda_is_there() -> bool:
     return torch.cuda.is_available()
-
-
-@contextmanager
-def _fixed_threads(number: int) -> Iterator[None]:
-    """Matrix products split over threads may round differently for another number of them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

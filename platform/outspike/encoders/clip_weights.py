@@ -65,7 +65,7 @@ def digest(state: Mapping[str, Tensor]) -> str:
     for name in sorted(state):
         value = state[name].detach().cpu().contiguous()
         total.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        total.update(value.reshape(-1).view(torch.uint8).numpy())
+        total.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 
@@ -94,20 +94,22 @@ def _from_folder(weights: str, is_local: bool) -> nn.Module:
     from transformers import CLIPVisionModelWithProjection
 
     try:
-        model, report = CLIPVisionModelWithProjection.from_pretrained(
+        # With output_loading_info the answer is a pair, which its annotation does not say.
+        loaded: Any = CLIPVisionModelWithProjection.from_pretrained(
             weights, local_files_only=is_local, output_loading_info=True, dtype=torch.float32
         )
     except (OSError, ValueError) as error:
         where = "holds no CLIP vision tower" if is_local else "is no local folder, nor a hub id"
         raise ConfigError(f"weights={weights!r} {where} that can be loaded: {error}") from error
+    model, report = loaded
     faults = [*map(str, report["missing_keys"]), *map(str, report["mismatched_keys"])]
     if faults:
         raise CheckpointError(
             f"{weights}: the vision tower is not complete; missing or of another shape: "
             f"{', '.join(sorted(faults))}."
         )
-    loaded: nn.Module = model
-    return loaded
+    tower: nn.Module = model
+    return tower
 
 
 def _from_file(path: Path) -> nn.Module:

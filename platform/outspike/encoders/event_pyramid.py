@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from outspike.encoders.base import Encoder, EncoderStream, Piece, Rows, SourceInfo, WindowedStream
+from outspike.encoders.event_input import frames_in_order
 from outspike.encoders.frames import GREY, working_grey
 from outspike.encoders.pyramid import CellGrid, PyramidLevel, bin_sums, largest
-from outspike.errors import AlignmentError, ConfigError
+from outspike.errors import ConfigError
 from outspike.events.columns import Events
 from outspike.recording import Modality
 from outspike.timebase import SnippetGrid
@@ -132,7 +133,7 @@ class _VideoStream(_CountStream):
 
     def _count(self, previous: NDArray[np.uint8], frame: NDArray[np.uint8]) -> Counts:
         pair = (previous.astype(np.uint16) << 8) | frame
-        signed = self._events_of[pair]
+        signed: NDArray[np.int8] = self._events_of[pair]
         off = np.where(signed < 0, -signed, 0).astype(np.uint8)
         on = np.where(signed > 0, signed, 0).astype(np.uint8)
         return np.stack([self._cells.sums(off), self._cells.sums(on)])
@@ -143,7 +144,8 @@ def _event_table(config: PyramidConfig) -> NDArray[np.int8]:
     log_intensity = np.log(np.arange(256, dtype=np.float64) + config.offset)
     change = log_intensity[None, :] - log_intensity[:, None]
     steps = np.minimum(np.abs(change) // config.threshold, config.max_events)
-    return (np.sign(change) * steps).astype(np.int8).ravel()
+    table: NDArray[np.int8] = (np.sign(change) * steps).astype(np.int8).ravel()
+    return table
 
 
 class _EventStream(_CountStream):
@@ -151,8 +153,7 @@ class _EventStream(_CountStream):
 
     def __init__(self, encoder: EventPyramid, source: SourceInfo) -> None:
         super().__init__(encoder)
-        self._clock = source.event_clock
-        self._size = (source.width, source.height)
+        self._source = source
         self._area_ratio = (self._config.height * self._config.width) / (
             source.height * source.width
         )
@@ -164,7 +165,7 @@ class _EventStream(_CountStream):
         assert isinstance(piece, Events)
         if len(piece) == 0:
             return
-        frames, order = self._frames_in_order(piece)
+        frames, order = frames_in_order(piece, self._source, self._frame)
         keys = self._keys(piece)[order]
         borders = np.flatnonzero(np.diff(frames)) + 1
         starts = [0, *borders.tolist()]
@@ -185,21 +186,8 @@ class _EventStream(_CountStream):
             self._frame += 1
 
     def _keys(self, events: Events) -> NDArray[np.int64]:
-        cells = self._cells.cell_of(events.x, events.y, self._size)
+        size = (self._source.width, self._source.height)
+        cells = self._cells.cell_of(events.x, events.y, size)
         polarity = (events.p != 0).astype(np.int64)
-        return polarity * (self._cells.shape[0] * self._cells.shape[1]) + cells
-
-    def _frames_in_order(self, events: Events) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
-        if int(events.x.max()) >= self._size[0] or int(events.y.max()) >= self._size[1]:
-            raise AlignmentError(
-                f"An event at pixel ({int(events.x.max())}, {int(events.y.max())}) lies outside "
-                f"the {self._size[0]}x{self._size[1]} sensor; give the true sensor size."
-            )
-        frames = self._clock.frame_of(events.t)
-        order = np.argsort(frames, kind="stable")
-        if int(frames[order[0]]) < self._frame:
-            raise AlignmentError(
-                f"An event of frame {int(frames[order[0]])} arrived after frame {self._frame} had "
-                "begun; the recording's times run backwards."
-            )
-        return frames[order], order
+        keys: NDArray[np.int64] = polarity * (self._cells.shape[0] * self._cells.shape[1]) + cells
+        return keys

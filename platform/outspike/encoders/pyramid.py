@@ -95,7 +95,8 @@ def bin_sums(frames: NDArray[np.int64], bins: int, snippet_frames: int) -> NDArr
     not reach stay zero.
     """
     if bins == 1:
-        return frames.sum(axis=0, keepdims=True)
+        whole: NDArray[np.int64] = frames.sum(axis=0, keepdims=True)
+        return whole
     sums = np.zeros((bins, *frames.shape[1:]), dtype=np.int64)
     np.add.at(sums, np.arange(len(frames)) * bins // snippet_frames, frames)
     return sums

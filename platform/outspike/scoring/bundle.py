@@ -19,10 +19,11 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from outspike import detectors, encoders
 from outspike.config import DetectorConfig, EncoderConfig, from_json, to_json
 from outspike.detectors.base import Detector
+from outspike.detectors.build import build as build_detector
 from outspike.encoders.base import Encoder
+from outspike.encoders.catalog import build as build_encoder
 from outspike.errors import AlignmentError, CheckpointError, ConfigError
 from outspike.store.fingerprint import FeatureSetSpec
 
@@ -98,7 +99,7 @@ class Bundle:
             CheckpointError: the stored state does not fit the config; lists what differs.
             ConfigError: the detector reads features that the bundle does not make.
         """
-        detector = detectors.build(self.detector_config)
+        detector = build_detector(self.detector_config)
         _load_strictly(detector, self.weights)
         made = {spec.name: spec.width for spec in self.feature_sets}
         for name, width in detector.feature_sets.items():
@@ -117,7 +118,7 @@ class Bundle:
                 names the settings that differ.
         """
         stored = {spec.name: spec for spec in self.feature_sets}
-        built = tuple(encoders.build(config) for config in self.encoders)
+        built = tuple(build_encoder(config) for config in self.encoders)
         for encoder in built:
             _check_fingerprint(encoder.spec(), stored[encoder.name])
         return built

@@ -5,8 +5,7 @@ bits whether its features come from a store or are made on the spot.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from outspike.datasets import load
 from outspike.detectors.bags import collate
 from outspike.detectors.base import Detector
 from outspike.encoders.base import Encoder
+from outspike.encoders.threads import fixed_threads
 from outspike.errors import AlignmentError, DatasetError
 from outspike.recording import Recording
 from outspike.scoring.bundle import Bundle
@@ -35,7 +35,7 @@ def score_bags(detector: Detector, bags: Iterable[Bag]) -> list[VideoScores]:
     was_training = detector.training
     detector.eval()
     try:
-        with torch.inference_mode(), _one_thread():
+        with torch.inference_mode(), fixed_threads(1):
             return [_score_bag(detector, bag, device) for bag in bags]
     finally:
         detector.train(was_training)
@@ -151,14 +151,3 @@ def _encode_bag(
         memory_mb=memory_mb,
     )
     return collected.bag(recording, facts)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums split over threads depend on their number; these do not."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
