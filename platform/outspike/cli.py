@@ -51,6 +51,58 @@ def extract(arguments: Arguments = None) -> int:
     return app.QUARANTINED if result.bad_share > config.max_bad_share else app.DONE
 
 
+def tune(arguments: Arguments = None) -> int:
+    """Search hyperparameters with Ray Tune."""
+    from outspike.recipes import TUNE_RECIPES
+    from outspike.tune.run import search
+    from outspike.tune.space import parse_space
+
+    config = app.choose_config(
+        TUNE_RECIPES,
+        default="msf-miniature",
+        prog="jobs/tune.py",
+        description=(
+            "Vary settings of a training and keep what scores best on held-out training "
+            "recordings; the test split is never looked at. One MLflow run for the search, one "
+            "nested run a trial.\n\n"
+            "examples:\n"
+            "  jobs/tune.py --num-trials 8\n"
+            "  jobs/tune.py msf-miniature --space optim.lr=log:1e-4:1e-1 detector.dropout=uniform:0:0.8\n"
+            "  jobs/tune.py --name search --resume     go on after an interruption"
+        ),
+        arguments=arguments,
+    )
+    if config.dry_run:
+        space = parse_space(config.space, config.train)
+        print(app.table([(name, str(found)) for name, found in space.items()]))
+        return app.DONE
+    result = search(config)
+    print(result.table())
+    return app.DONE if any(t["metric"] is not None for t in result.trials) else app.FAILED
+
+
+def promote(
+    model: Word,
+    margin: float = 0.0,
+    tracking_uri: str = "sqlite:///mlflow.db",
+) -> int:
+    """Make a registered model version the champion, if it proves itself.
+
+    The version must load in a clean process, give again the metrics it was registered with, and
+    beat the present champion (the motion floor, where there is none) by more than the margin.
+
+    Args:
+        model: models:/NAME/VERSION, or NAME for its newest version.
+        margin: the lower end of the interval of the difference must lie above this.
+        tracking_uri: MLflow server or database.
+    """
+    from outspike.registry.promote import promote as gate
+
+    promotion = gate(tracking_uri, model, margin=margin)
+    print(promotion.table())
+    return app.DONE if promotion.promoted else app.FAILED
+
+
 def predict(arguments: Arguments = None) -> int:
     """Score recordings with a registered model."""
     from outspike.predict.run import predict as run
@@ -154,9 +206,14 @@ def _plain(value: object) -> object:
 
 
 #: Commands whose options are those of a recipe.
-_JOBS: dict[str, Callable[[Arguments], int]] = {"extract": extract, "predict": predict}
+_JOBS: dict[str, Callable[[Arguments], int]] = {
+    "extract": extract,
+    "tune": tune,
+    "predict": predict,
+}
 _TOOLS: dict[str, Callable[..., int]] = {
     "demo": demo,
+    "promote": promote,
     "store": store,
     "datasets": datasets,
     "probe": probe,

@@ -305,6 +305,50 @@ class TrainConfig:
             raise ConfigError(f"{numbers}: each must be at least 1.")
 
 
+# ------------------------------------------------------------------------------------ search
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneConfig:
+    """``jobs/tune.py``: a training to vary, what to vary, and how long."""
+
+    name: str = "search"
+    """Of the search; the same name with ``--resume`` goes on with it."""
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(selection=SelectionConfig(split="holdout"))
+    )
+    """What every trial starts from."""
+    space: tuple[str, ...] = ("optim.lr=log:1e-4:1e-1",)
+    """``FIELD=log:LOW:HIGH``, ``uniform:LOW:HIGH``, ``int:LOW:HIGH`` or ``choice:A,B,C``, with the
+    dotted name of a training setting."""
+    num_trials: int = 16
+    sampler: Literal["tpe", "random"] = "tpe"
+    early_stop: bool = True
+    """Stop trials that are behind at an evaluation (ASHA)."""
+    grace_steps: int = 50
+    """Steps that every trial is given before it may be stopped."""
+    max_concurrent: int = 2
+    cpus_per_trial: float = 1.0
+    num_cpus: int | None = None
+    """CPUs of a local Ray; ignored on a cluster."""
+    seed: int = 0
+    resume: bool = False
+    """Go on with an interrupted search: finished trials are kept, others start where they were."""
+    dry_run: bool = False
+    """Say what would be searched, and stop."""
+
+    def __post_init__(self) -> None:
+        if self.num_trials < 1 or self.max_concurrent < 1:
+            raise ConfigError(
+                f"num_trials={self.num_trials}, max_concurrent={self.max_concurrent}: at least 1."
+            )
+        if self.train.selection.split not in ("holdout", "cross_validation"):
+            raise ConfigError(
+                f"train.selection.split={self.train.selection.split!r}: a search needs held-out "
+                "training recordings to compare trials; use 'holdout' or 'cross_validation'."
+            )
+
+
 # --------------------------------------------------------------------------------- predicting
 
 

@@ -18,6 +18,7 @@ from outspike.config import (
     PredictConfig,
     SelectionConfig,
     TrainConfig,
+    TuneConfig,
     WindowConfig,
 )
 from outspike.timebase import SnippetGrid
@@ -151,6 +152,32 @@ TRAIN_RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "msf-ucf": msf_ucf,
     "iefvad-ucf": iefvad_ucf,
 }
+
+
+# ----------------------------------------------------------------------------------- search
+
+
+def tune_msf_miniature() -> TuneConfig:
+    """Learning rate, dropout and window of the spiking detector on the miniature set."""
+    base = msf_miniature()
+    return TuneConfig(
+        name="miniature-search",
+        train=dataclasses.replace(
+            base,
+            steps=100,
+            selection=SelectionConfig(split="holdout", share=0.34, every_steps=25),
+        ),
+        space=(
+            "optim.lr=log:1e-4:3e-2",
+            "detector.dropout=uniform:0:0.6",
+            "window.length=choice:8,16,32",
+        ),
+        num_trials=8,
+        grace_steps=25,
+    )
+
+
+TUNE_RECIPES: dict[str, Callable[[], TuneConfig]] = {"msf-miniature": tune_msf_miniature}
 
 
 # ------------------------------------------------------------------------------- predicting

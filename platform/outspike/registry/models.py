@@ -87,12 +87,14 @@ def register(run: RunLogger, name: str, bundle: Path, tags: Mapping[str, str]) -
 
 
 def find(uri: str, address: str) -> ModelVersion:
-    """The version behind ``models:/name/3`` or ``models:/name@champion``.
+    """The version behind ``models:/name/3``, ``models:/name@champion`` or ``name`` (the newest).
 
     Raises:
         RegistryError: the address is malformed, or nothing is registered there.
     """
     client = connect(uri)
+    if not address.startswith("models:/"):
+        return newest(uri, address)
     path = address.removeprefix("models:/")
     name, at, alias = path.partition("@")
     try:
@@ -113,6 +115,23 @@ def find(uri: str, address: str) -> ModelVersion:
         ) from error
     return ModelVersion(
         uri=resolve_uri(uri), name=name, version=int(found.version), run_id=str(found.run_id)
+    )
+
+
+def newest(uri: str, name: str) -> ModelVersion:
+    """The version of ``name`` registered last.
+
+    Raises:
+        RegistryError: none is.
+    """
+    found = connect(uri).search_model_versions(f"name = '{name}'")
+    if not found:
+        raise RegistryError(
+            f"No model {name!r} in the registry at {resolve_uri(uri)}; train one first."
+        )
+    last = max(found, key=lambda version: int(version.version))
+    return ModelVersion(
+        uri=resolve_uri(uri), name=name, version=int(last.version), run_id=str(last.run_id)
     )
 
 
