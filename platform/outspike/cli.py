@@ -67,7 +67,7 @@ def tune(arguments: Arguments = None) -> int:
             "nested run a trial.\n\n"
             "examples:\n"
             "  jobs/tune.py --num-trials 8\n"
-            "  jobs/tune.py msf-miniature --space optim.lr=log:1e-4:1e-1 detector.dropout=uniform:0:0.8\n"
+            "  jobs/tune.py --space optim.lr=log:1e-4:1e-1 detector.dropout=uniform:0:0.8\n"
             "  jobs/tune.py --name search --resume     go on after an interruption"
         ),
         arguments=arguments,
