@@ -1,0 +1,103 @@
+"""Two ranks with half of the bags each take the steps that one rank takes with all of them."""
+
+import dataclasses
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from outspike.config import OptimConfig, SslsConfig, to_json
+
+SGD = OptimConfig(optimiser="sgd", lr=0.05)
+CASES = {
+    "msf-double": ("msf", "float64", {"optim": OptimConfig(optimiser="adam", lr=1e-3)}),
+    "ief_vad-double": ("ief_vad", "float64", {"optim": OptimConfig(lr=1e-3, clip_norm=0.5)}),
+    "msf-single": ("msf", "float32", {"optim": SGD}),
+    "ief_vad-single": ("ief_vad", "float32", {"optim": SGD}),
+    "msf-generated": (
+        "msf",
+        "float64",
+        {
+            "synthetic_per_batch": 2,
+            "ssls": SslsConfig(policy="learned", scale=2.0, isolate_stats=True),
+            "dropout": 0.5,
+        },
+    ),
+}
+TOLERANCE = {"float64": 1e-9, "float32": 1e-5}
+
+
+@pytest.fixture(scope="session")
+def _ranks_out(tmp_path_factory):
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture
+def outcome(config_of, _ranks_out):
+    """``outcome(name, world_size)``: what a case left behind; all cases of a world run once."""
+
+    def get(name: str, size: int):
+        folder = _ranks_out / f"of{size}"
+        if not folder.exists():
+            folder.mkdir()
+            _run(_write_cases(config_of, folder), folder, size)
+        tensors = load_file(folder / f"{name}.safetensors")
+        return tensors, json.loads((folder / f"{name}.json").read_text())
+
+    return get
+
+
+def _write_cases(config_of, folder: Path) -> Path:
+    cases = []
+    for name, (detector, dtype, changes) in CASES.items():
+        dropout = {"dropout": changes["dropout"]} if "dropout" in changes else {}
+        rest = {key: value for key, value in changes.items() if key != "dropout"}
+        config = config_of(detector, steps=20, **rest)
+        config = dataclasses.replace(
+            config, detector=dataclasses.replace(config.detector, **dropout)
+        )
+        cases.append({"name": name, "config": to_json(config), "dtype": dtype})
+    path = folder / "cases.json"
+    path.write_text(json.dumps(cases))
+    return path
+
+
+def _run(cases: Path, folder: Path, size: int) -> None:
+    program = str(Path(__file__).with_name("ranks.py"))
+    arguments = [str(cases), str(folder)]
+    if size == 1:
+        runpy.run_path(program)["main"](*arguments)
+        return
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, program, *arguments, str(rank), str(size), f"{folder}/meet"],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(size)
+    ]
+    told = [rank.communicate(timeout=240)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0] * size, "\n".join(told)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_ranks_of_half_a_batch_are_one_of_a_whole(outcome, name):
+    """Losses of 20 steps, gradients, buffers and weights agree as design section 6 states."""
+    (one, losses_one), (two, losses_two) = outcome(name, 1), outcome(name, 2)
+    tolerance = TOLERANCE[CASES[name][1]]
+    assert losses_one.keys() == losses_two.keys()
+    for step in losses_one:
+        for term, value in losses_one[step].items():
+            assert losses_two[step][term] == pytest.approx(value, rel=tolerance, abs=tolerance)
+    assert one.keys() == two.keys()
+    for key in one:
+        scale = max(float(np.abs(one[key]).max()), 1e-3) if one[key].size else 1.0
+        np.testing.assert_allclose(two[key], one[key], rtol=tolerance, atol=tolerance * scale)
