@@ -8,6 +8,7 @@
 PYTHON ?= python3
 TORCH_INDEX ?=
 PYTEST_ARGS ?=
+MEDIA := $(or $(OUTSPIKE_MEDIA),../shared/media)
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -58,11 +59,11 @@ bench: $(INSTALLED)  ## every benchmark, one after the other
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 ped2: $(INSTALLED)  ## extract, train and promote the model `ped2` (real recordings, OUTSPIKE_MEDIA)
-	$(BIN)/python jobs/extract.py ped2
-	$(BIN)/python jobs/train.py ped2
+	$(BIN)/python jobs/extract.py ped2 --data.root $(MEDIA)/ucsd_ped2
+	$(BIN)/python jobs/train.py ped2 --data.root $(MEDIA)/ucsd_ped2
 	$(BIN)/python jobs/promote.py ped2
 
 fights: $(INSTALLED)  ## extract, train and promote the model `surv_fight` (OUTSPIKE_MEDIA)
-	$(BIN)/python jobs/extract.py surv-fight
-	$(BIN)/python jobs/train.py surv-fight
-	$(BIN)/python jobs/promote.py surv-fight
+	$(BIN)/python jobs/extract.py fights --data.root $(MEDIA)/surv_fight
+	$(BIN)/python jobs/train.py fights --data.root $(MEDIA)/surv_fight
+	$(BIN)/python jobs/promote.py surv_fight
