@@ -24,6 +24,8 @@ from outspike.timebase import SnippetGrid
 from outspike.video.decode import FrameChunk
 
 _REVISION = 1
+#: OFF events are summed together with ON events, this many times as heavy: one pass for both.
+_OFF = 1 << 26
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,11 @@ class PyramidConfig:
             raise ConfigError(
                 f"threshold={self.threshold}, offset={self.offset}, max_events={self.max_events}: "
                 "the first two must be positive, the third in [1, 127]."
+            )
+        if self.height * self.width * self.max_events >= _OFF:
+            raise ConfigError(
+                f"{self.width}x{self.height} pixels of up to {self.max_events} events are too many "
+                f"to count; keep the product below {_OFF}."
             )
         if not self.levels:
             raise ConfigError("An event pyramid needs at least one level.")
@@ -121,7 +128,7 @@ class _VideoStream(_CountStream):
 
     def __init__(self, encoder: EventPyramid) -> None:
         super().__init__(encoder)
-        self._events_of = _event_table(self._config)
+        self._packed_events_of = _event_table(self._config)
         self._previous: NDArray[np.uint8] | None = None
 
     def items(self, piece: Piece) -> Iterator[Counts | None]:
@@ -132,20 +139,22 @@ class _VideoStream(_CountStream):
             self._previous = frame
 
     def _count(self, previous: NDArray[np.uint8], frame: NDArray[np.uint8]) -> Counts:
-        pair = (previous.astype(np.uint16) << 8) | frame
-        signed: NDArray[np.int8] = self._events_of[pair]
-        off = np.where(signed < 0, -signed, 0).astype(np.uint8)
-        on = np.where(signed > 0, signed, 0).astype(np.uint8)
-        return np.stack([self._cells.sums(off), self._cells.sums(on)])
+        pair = np.left_shift(previous, 8, dtype=np.uint16)
+        pair |= frame
+        both = self._cells.sums(self._packed_events_of.take(pair))
+        return np.stack([both // _OFF, both % _OFF])
 
 
-def _event_table(config: PyramidConfig) -> NDArray[np.int8]:
-    """Signed number of events for every pair (previous << 8 | next) of grey levels, ``[65536]``."""
+def _event_table(config: PyramidConfig) -> NDArray[np.float64]:
+    """Events for every pair (previous << 8 | next) of grey levels, ``[65536]``: ON + OFF * _OFF.
+
+    A table over 8-bit levels instead of logarithms of pictures: a pixel's events depend on two
+    bytes and nothing else.
+    """
     log_intensity = np.log(np.arange(256, dtype=np.float64) + config.offset)
     change = log_intensity[None, :] - log_intensity[:, None]
-    steps = np.minimum(np.abs(change) // config.threshold, config.max_events)
-    table: NDArray[np.int8] = (np.sign(change) * steps).astype(np.int8).ravel()
-    return table
+    events = np.minimum(np.abs(change) // config.threshold, config.max_events)
+    return np.where(change > 0, events, events * _OFF).ravel()
 
 
 class _EventStream(_CountStream):

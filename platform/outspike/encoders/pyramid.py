@@ -1,7 +1,9 @@
 """The spatial side of the pyramids: levels of cells over one working picture, summed exactly.
 
 Sums are kept in integers on the *base grid*, the coarsest grid that every level's cells are made
-of, so a cell's value does not depend on the order in which pixels or events arrived.
+of, so a cell's value does not depend on the order in which pixels or events arrived. Pictures are
+summed by two matrix products in float64, which are exact for integers below 2**53 whatever the
+order of additions.
 """
 
 from collections.abc import Sequence
@@ -37,6 +39,12 @@ def _edges(cells: int, pixels: int) -> set[int]:
     return {i * pixels // cells for i in range(cells)}
 
 
+def _membership(starts: NDArray[np.intp], pixels: int) -> NDArray[np.float64]:
+    """1 where a pixel belongs to a cell, ``[pixels, cells]``."""
+    cell_of = np.searchsorted(starts, np.arange(pixels), side="right") - 1
+    return (cell_of[:, None] == np.arange(len(starts))).astype(np.float64)
+
+
 class CellGrid:
     """Cells of several levels over a picture of ``height`` x ``width`` pixels."""
 
@@ -51,6 +59,8 @@ class CellGrid:
         self._rows = np.array(rows, dtype=np.intp)
         self._cols = np.array(cols, dtype=np.intp)
         self.shape = (len(rows), len(cols))
+        self._down = _membership(self._rows, height).T.copy()
+        self._across = _membership(self._cols, width)
         self._starts = [
             (
                 np.searchsorted(self._rows, sorted(_edges(level.rows, height))),
@@ -64,11 +74,10 @@ class CellGrid:
         #: Pixels of every base cell ``[by, bx]``.
         self.area = self.sums(np.ones((height, width), dtype=np.uint8))
 
-    def sums(self, picture: NDArray[np.integer]) -> NDArray[np.int64]:
-        """Sum of a picture over the base cells, ``[H, W] -> [by, bx]``."""
-        down = np.add.reduceat(picture, self._rows, axis=0, dtype=np.int64)
-        across: NDArray[np.int64] = np.add.reduceat(down, self._cols, axis=1)
-        return across
+    def sums(self, picture: NDArray[np.number]) -> NDArray[np.int64]:
+        """Sum of a picture of whole numbers over the base cells, ``[H, W] -> [by, bx]``."""
+        totals = self._down @ picture.astype(np.float64) @ self._across
+        return totals.astype(np.int64)
 
     def cell_of(
         self, x: NDArray[np.unsignedinteger], y: NDArray[np.unsignedinteger], size: tuple[int, int]
