@@ -1,7 +1,7 @@
 """Every data set by name."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from outspike.datasets import (
@@ -34,6 +34,13 @@ def _published(known: Published, root: str, split: str) -> Manifest:
     return load_published(known, FileTree.scan(root), split)
 
 
+def _folder_as(name: str, root: str, split: str) -> Manifest:
+    """Files in the layout of ``folder`` under a data set's own name."""
+    found = folder.load(root, split)
+    recordings = tuple(replace(recording, dataset=name) for recording in found.recordings)
+    return replace(found, name=name, recordings=recordings)
+
+
 DATASETS: dict[str, Source] = {
     "miniature": Source(
         load=miniature.load,
@@ -51,6 +58,10 @@ DATASETS: dict[str, Source] = {
     "surv_fight": Source(
         load=surv_fight.load,
         summary="Surveillance Camera Fight, two-second CCTV clips",
+    ),
+    "surv_fight_long": Source(
+        load=partial(_folder_as, "surv_fight_long"),
+        summary="test clips of surv_fight joined into longer videos with known frames",
     ),
     "gv_vad": Source(
         load=gv_vad.load,
