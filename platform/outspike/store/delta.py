@@ -4,7 +4,6 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import pyarrow as pa
 from deltalake import DeltaTable
@@ -46,13 +45,18 @@ def create_table(store_url: str, name: str, schema: pa.Schema) -> None:
 
 
 def table_exists(store_url: str, name: str) -> bool:
-    """Whether there is a Delta table of that name, ours or not."""
+    """Whether there is a Delta table of that name, ours or not.
+
+    By opening it: ``is_deltatable`` of this library holds the interpreter lock during its requests.
+    """
     url = urls.join(store_url, name)
-    options = urls.storage_options().for_deltalake(url)
     try:
-        return bool(DeltaTable.is_deltatable(str(_table_address(url)), storage_options=options))
+        _open(url)
+    except TableNotFoundError:
+        return False
     except _LIBRARY_ERRORS as error:
         raise StoreError(f"{url} cannot be reached: {error}") from error
+    return True
 
 
 def open_table(store_url: str, name: str, version: int | None = None) -> DeltaTable:
@@ -63,9 +67,7 @@ def open_table(store_url: str, name: str, version: int | None = None) -> DeltaTa
     """
     url = urls.join(store_url, name)
     try:
-        table = DeltaTable(
-            _table_address(url), storage_options=urls.storage_options().for_deltalake(url)
-        )
+        table = _open(url)
     except TableNotFoundError as error:
         raise StoreError(
             f"{store_url}: no feature store there (no {name!r} table). Check the address, or make "
@@ -134,5 +136,10 @@ def change(store_url: str, name: str, attempt: Callable[[DeltaTable], None]) -> 
     raise AssertionError("unreachable: the last try raises")
 
 
-def _table_address(url: str) -> Any:
+def _open(url: str) -> DeltaTable:
+    options = urls.storage_options().for_deltalake(url)
+    return DeltaTable(_table_address(url), storage_options=options)
+
+
+def _table_address(url: str) -> str:
     return str(urls.local_path(url).absolute()) if urls.is_local(url) else url

@@ -286,6 +286,7 @@ class SegmentWriter:
             write_segment(url, content, crcs)
             _read_back(url, content, crcs)
         except (UrlError, CorruptionError) as error:
+            _discard(url)
             keys = [attempt.key for attempt in attempts]
             names = ", ".join(keys[:5]) + (" ..." if len(keys) > 5 else "")
             raise StoreError(
@@ -357,6 +358,15 @@ def _read_back(url: str, content: SegmentContent, crcs: NDArray[np.uint32]) -> N
         reader.read(first, first + content.layout.rows_in_shard(shard))
         if not reader.is_direct(shard):
             raise CorruptionError(f"{url}: shard {shard} does not have the layout of the format.")
+
+
+def _discard(url: str) -> None:
+    """Remove what was written of a segment that failed, so that retries do not fill a disk."""
+    try:
+        with urls.plain_errors(url):
+            urls.filesystem(url).rm(urls.path_in(url), recursive=True)
+    except UrlError as error:
+        logger.warning("segment=%s not removed, fsck will list it as an orphan: %s", url, error)
 
 
 def _checked_ranges(
