@@ -67,7 +67,9 @@ def test_one_decode_feeds_every_encoder(tmp_path, monkeypatch, num_frames):
     recording = make_video(tmp_path / "video.mp4", num_frames)
     decoded = []
     plain = encode.decode
-    monkeypatch.setattr(encode, "decode", lambda url: decoded.append(url) or plain(url))
+    monkeypatch.setattr(
+        encode, "decode", lambda url, **options: decoded.append(url) or plain(url, **options)
+    )
     encoders = [EventPyramid(), FramePyramid(), FrameMotion()]
     collected = Collected()
     facts = encode_recording(recording, encoders, emit=collected, isolate=False)

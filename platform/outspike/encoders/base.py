@@ -89,7 +89,7 @@ class Encoder(ABC):
 
     @abstractmethod
     def open(self, source: SourceInfo) -> EncoderStream:
-        """Begin a recording."""
+        """Begin a recording. One stream is in use at a time; opening the next ends the last."""
 
     def spec(self) -> FeatureSetSpec:
         """Identity of the features: the document is everything that decides a value."""

@@ -154,7 +154,8 @@ def _event_table(config: PyramidConfig) -> NDArray[np.float64]:
     log_intensity = np.log(np.arange(256, dtype=np.float64) + config.offset)
     change = log_intensity[None, :] - log_intensity[:, None]
     events = np.minimum(np.abs(change) // config.threshold, config.max_events)
-    return np.where(change > 0, events, events * _OFF).ravel()
+    packed: NDArray[np.float64] = np.where(change > 0, events, events * _OFF).ravel()
+    return packed
 
 
 class _EventStream(_CountStream):

@@ -42,7 +42,8 @@ def _edges(cells: int, pixels: int) -> set[int]:
 def _membership(starts: NDArray[np.intp], pixels: int) -> NDArray[np.float64]:
     """1 where a pixel belongs to a cell, ``[pixels, cells]``."""
     cell_of = np.searchsorted(starts, np.arange(pixels), side="right") - 1
-    return (cell_of[:, None] == np.arange(len(starts))).astype(np.float64)
+    member: NDArray[np.float64] = (cell_of[:, None] == np.arange(len(starts))).astype(np.float64)
+    return member
 
 
 class CellGrid:

@@ -29,6 +29,8 @@ Emit = Callable[[str, NDArray[np.floating], Frames, Frames], None]
 #: No event for this long means a broken clock; following it would make millions of empty rows.
 MAX_SILENCE_S = 6 * 3600
 
+_CHUNK_BYTES = 64 << 20
+
 
 @dataclass(frozen=True, kw_only=True)
 class RecordingFacts:
@@ -113,9 +115,15 @@ def _opened_video(
 ) -> Iterator[tuple[VideoInfo, Iterator[FrameChunk]]]:
     if isolate:
         with IsolatedVideo(url, timeout_s=timeout_s, memory_mb=memory_mb) as video:
-            yield video.info, video.chunks()
+            yield video.info, video.chunks(_chunk_frames(video.info))
     else:
-        yield probe(url), decode(url)
+        info = probe(url)
+        yield info, decode(url, chunk_frames=_chunk_frames(info))
+
+
+def _chunk_frames(info: VideoInfo) -> int:
+    """Frames decoded ahead: at most ``_CHUNK_BYTES`` of them, so that 4K fits as VGA does."""
+    return min(64, max(1, _CHUNK_BYTES // (3 * info.width * info.height)))
 
 
 # --------------------------------------------------------------------------------- events
