@@ -22,9 +22,9 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"scoring"}),
     frozenset({"evaluate"}),
     frozenset({"registry"}),
-    frozenset({"cluster"}),
+    frozenset({"app", "cluster"}),  # logging, exit codes and Ray sessions: what jobs share
     frozenset({"extract", "train", "tune", "predict"}),
-    frozenset({"app", "cli", "demo"}),
+    frozenset({"cli", "demo"}),
 )
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 

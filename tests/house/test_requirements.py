@@ -15,7 +15,7 @@ IMPORTED_AS = {
     "pyyaml": "yaml",
     "cupy-cuda13x": "cupy",
 }
-#: Required by others: fsspec's S3 side, zarr's codecs, the search of Ray Tune, spikingjelly's loguru.
+#: Required by others: fsspec (S3), zarr (codecs), Ray Tune (search), spikingjelly.
 NOT_IMPORTED = {"loguru", "s3fs", "numcodecs", "optuna"}
 #: Imported only where present.
 OPTIONAL = {"spikingjelly", "cupy", "triton"}
