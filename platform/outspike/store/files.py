@@ -40,12 +40,13 @@ class RangeFiles:
         fs = urls.filesystem(addresses[0])
         paths = [urls.path_in(url) for url in addresses]
         with urls.plain_errors(addresses[0]):
-            found = fs.cat(paths, on_error="return")
-        for url, path in zip(addresses, paths, strict=True):
-            if isinstance(found[path], Exception):
+            # `cat` would ask for the head of every object first
+            found = fs.cat_ranges(paths, None, None, on_error="return")
+        for url, data in zip(addresses, found, strict=True):
+            if isinstance(data, Exception):
                 with urls.plain_errors(url):
-                    raise found[path]
-        return [cast(bytes, found[path]) for path in paths]
+                    raise data
+        return cast(list[bytes], found)
 
     def read_range(self, url: str, start: int, stop: int) -> NDArray[np.uint8]:
         """Bytes ``[start, stop)``, read-only; fewer where the file ends before.
