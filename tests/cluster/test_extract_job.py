@@ -1,0 +1,148 @@
+"""``jobs/extract.py`` on a real Ray: does the gap only, survives kills, quarantines what is bad."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from outspike.extract.ledger import Ledger
+from outspike.store.store import FeatureStore
+from outspike.synth.miniature import generate
+
+pytestmark = pytest.mark.cluster
+
+_TIMEOUT_S = 240
+
+
+@pytest.fixture(scope="module")
+def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("miniature")
+    generate(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def few(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of six of its videos: enough for a job, quick enough for the default suite."""
+    root = tmp_path_factory.mktemp("few")
+    for path in sorted((miniature / "videos").glob("*.mp4"))[:6]:
+        shutil.copy(path, root / path.name)
+    return root
+
+
+def _command(repository: Path, root: Path, store: Path, *more: str) -> list[str]:
+    arguments = ["folder", "--data.root", str(root), "--store.url", str(store), *more]
+    return [sys.executable, str(repository / "jobs" / "extract.py"), *arguments]
+
+
+def _environment(repository: Path) -> dict[str, str]:
+    own = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    return own | {"PYTHONPATH": str(repository / "platform"), "OMP_NUM_THREADS": "1"}
+
+
+def _run(
+    repository: Path, root: Path, store: Path, *more: str
+) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        _command(repository, root, store, *more),
+        env=_environment(repository),
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(repository: Path, few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("undisturbed") / "store"
+    done = _run(repository, few, store)
+    assert done.returncode == 0, done.stderr
+    assert "new 6" in done.stdout
+    return store
+
+
+def test_a_second_run_finds_everything_done(repository: Path, few: Path, undisturbed: Path) -> None:
+    """Nothing is decoded again, and the store does not change."""
+    before = FeatureStore.open(str(undisturbed))
+    done = _run(repository, few, undisturbed)
+    assert done.returncode == 0, done.stderr
+    assert "done 6   new 0" in done.stdout
+    after = FeatureStore.open(str(undisturbed))
+    assert (after.version, after.digest()) == (before.version, before.digest())
+
+
+def test_bad_inputs_become_ledger_rows_and_an_exit_code(
+    repository: Path, few: Path, tmp_path: Path
+) -> None:
+    """Each failure names its file and cause; good recordings are stored all the same."""
+    root, store = tmp_path / "recordings", tmp_path / "store"
+    shutil.copytree(few, root)
+    good = next(root.glob("*.mp4"))
+    (root / "empty.mp4").write_bytes(b"")
+    (root / "text.mp4").write_text("these are minutes of a meeting")
+    (root / "cut.mp4").write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+    done = _run(repository, root, store, "--max-bad-share", "0.1")
+    assert done.returncode == 3, done.stderr
+    rows = Ledger(str(store)).rows()
+    assert {row["video_id"] for row in rows} == {"empty", "text", "cut"}
+    assert all(row["video_id"] in row["detail"] and row["reason"] for row in rows)
+    assert "quarantined 3" in done.stdout
+    assert len(FeatureStore.open(str(store)).extents) == 3 * 6
+
+
+def _kill_and_finish(repository: Path, root: Path, store: Path, after_s: float) -> tuple[int, str]:
+    """SIGKILL the driver some seconds in, run again; recordings catalogued before, and output."""
+    process = subprocess.Popen(
+        _command(repository, root, store, "--commit-every-s", "0.5"),
+        env=_environment(repository),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    time.sleep(after_s)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    exists = (store / "catalog").exists()
+    catalogued = len(FeatureStore.open(str(store)).extents) // 3 if exists else 0
+    done = _run(repository, root, store)
+    assert done.returncode == 0, done.stderr
+    return catalogued, done.stdout
+
+
+def test_a_killed_job_goes_on_where_it_was(
+    repository: Path, few: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    """After a re-run the digest is that of an undisturbed run; catalogued work is not repeated."""
+    store = tmp_path / "store"
+    catalogued, output = _kill_and_finish(repository, few, store, after_s=16)
+    assert f"done {catalogued}   new {6 - catalogued}" in output
+    expected = FeatureStore.open(str(undisturbed)).digest()
+    assert FeatureStore.open(str(store)).digest() == expected
+
+
+@pytest.mark.slow
+def test_five_kills_at_random_moments_change_nothing(
+    repository: Path, miniature: Path, tmp_path: Path
+) -> None:
+    """The same over the whole miniature set, killed five times at random moments."""
+    videos = miniature / "videos"
+    clean = tmp_path / "clean"
+    began = time.monotonic()
+    assert _run(repository, videos, clean).returncode == 0
+    length = time.monotonic() - began
+    expected = FeatureStore.open(str(clean)).digest()
+    moments = random.Random(0)
+    for number in range(5):
+        store = tmp_path / f"killed-{number}"
+        catalogued, output = _kill_and_finish(
+            repository, videos, store, after_s=moments.uniform(1, length)
+        )
+        assert f"done {catalogued}   new {40 - catalogued}" in output
+        assert FeatureStore.open(str(store)).digest() == expected

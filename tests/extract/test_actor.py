@@ -1,0 +1,102 @@
+"""The actor writes whole recordings, reports receipts, and turns bad inputs into messages."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from outspike.config import EncoderConfig, ExtractConfig, StoreConfig
+from outspike.extract.actor import Extractor, Message
+from outspike.extract.plan import WorkItem
+from outspike.extract.run import split_whole
+from outspike.recording import Recording
+from outspike.store.store import FeatureStore
+from outspike.urls import stat
+from outspike.video.write import write_mp4
+
+Film = Callable[..., Recording]
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Film:
+    """Make a short video of noise."""
+
+    def one(name: str, num_frames: int = 20, **facts: object) -> Recording:
+        rng = np.random.default_rng(len(name))
+        path = tmp_path / f"{name}.mp4"
+        frames = rng.integers(0, 256, (num_frames, 48, 64, 3), dtype=np.uint8)
+        write_mp4(path, frames, fps=Fraction(25))
+        return Recording(dataset="d", video_id=name, url=str(path), **facts)  # type: ignore[arg-type]
+
+    return one
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> ExtractConfig:
+    url = str(tmp_path / "store")
+    FeatureStore.create(url)
+    return ExtractConfig(
+        store=StoreConfig(url=url),
+        encoders=(EncoderConfig(kind="event-pyramid"), EncoderConfig(kind="frame-pyramid")),
+    )
+
+
+def _messages(config: ExtractConfig, recordings: list[Recording]) -> list[Message]:
+    items = [
+        WorkItem(recording=r, source=stat(r.url), encoders=(0, 1)).to_json() for r in recordings
+    ]
+    batches = Extractor(config)({"item": items})
+    return [Message.from_json(str(batch["message"][0])) for batch in batches]
+
+
+def test_every_recording_gets_one_outcome_and_whole_receipts(
+    config: ExtractConfig, film: Film
+) -> None:
+    messages = _messages(config, [film("a"), film("bb", 40)])
+    assert sum(message.is_outcome for message in messages) == 2
+    receipts = [receipt for message in messages for receipt in message.receipts]
+    whole, waiting = split_whole(receipts)
+    assert (len(whole), waiting) == (4, [])
+    store = FeatureStore.open(config.store.url)
+    store.commit(whole)
+    assert store.extents.num_rows == 4
+
+
+def test_a_text_file_named_mp4_becomes_a_failure_and_the_rest_goes_on(
+    config: ExtractConfig, film: Film, tmp_path: Path
+) -> None:
+    path = tmp_path / "notes.mp4"
+    path.write_text("not a film")
+    bad = Recording(dataset="d", video_id="notes", url=str(path))
+    messages = _messages(config, [film("a"), bad, film("bb")])
+    failures = [message.failure for message in messages if message.failure is not None]
+    assert [(f.video_id, f.stage) for f in failures] == [("notes", "decode")]
+    assert "notes" in failures[0].detail
+    assert {r.video_id for m in messages for r in m.receipts} == {"a", "bb"}
+
+
+def test_an_annotation_past_the_end_is_a_failure_that_names_it(
+    config: ExtractConfig, film: Film
+) -> None:
+    messages = _messages(config, [film("a", label=1, intervals=((5, 300),))])
+    failures = [message.failure for message in messages if message.failure is not None]
+    assert [(f.stage, f.reason) for f in failures] == [("align", "labels")]
+    assert "300" in failures[0].detail
+    assert all(not message.receipts for message in messages)
+
+
+def test_a_message_survives_its_text_form(config: ExtractConfig, film: Film) -> None:
+    for message in _messages(config, [film("a")]):
+        text = str(message.to_batch()["message"][0])
+        assert json.loads(text)
+        assert Message.from_json(text) == message
+
+
+def test_receipts_of_an_open_attempt_wait(config: ExtractConfig, film: Film) -> None:
+    (receipt, *_) = [r for m in _messages(config, [film("a", 40)]) for r in m.receipts]
+    half = dataclasses.replace(receipt, snippet_stop=1, row_stop=receipt.row_start + 1)
+    assert split_whole([half]) == ([], [half])

@@ -1,0 +1,135 @@
+"""The plan is the manifest minus what the store holds, by fingerprint and by file identity."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from outspike.config import EncoderConfig
+from outspike.encoders import build
+from outspike.encoders.base import Encoder
+from outspike.errors import ConfigError
+from outspike.extract.ledger import Failure, Ledger
+from outspike.extract.plan import WorkItem, make_plan
+from outspike.recording import Recording
+from outspike.store.store import FeatureStore
+from outspike.urls import stat
+
+Make = Callable[..., Recording]
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    return build(EncoderConfig(kind="event-pyramid"))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FeatureStore:
+    return FeatureStore.open_or_create(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    def one(name: str, content: bytes = b"film", **facts: object) -> Recording:
+        path = tmp_path / name
+        path.write_bytes(content)
+        return Recording(dataset="d", video_id=name, url=str(path), **facts)  # type: ignore[arg-type]
+
+    return one
+
+
+def _extracted(store: FeatureStore, encoder: Encoder, recording: Recording) -> None:
+    with store.segment_writer(encoder.spec()) as writer:
+        writer.begin(recording, stat=stat(recording.url))
+        writer.append(np.zeros((2, 1, encoder.width), np.float32), [0, 16], [16, 20])
+        writer.end(num_frames=20, fps=Fraction(25))
+        writer.close()
+        store.commit(writer.drain())
+
+
+def _failure(recording: Recording, encoder: Encoder) -> Failure:
+    return Failure(
+        dataset=recording.dataset,
+        video_id=recording.video_id,
+        source_etag=stat(recording.url).etag,
+        fingerprints=(encoder.spec().fingerprint,),
+        stage="decode",
+        reason="truncated",
+        detail="it ends early",
+    )
+
+
+def test_what_the_store_holds_is_not_planned_again(
+    store: FeatureStore, encoder: Encoder, make: Make, tmp_path: Path
+) -> None:
+    first, second = make("a"), make("b")
+    _extracted(store, encoder, first)
+    plan = make_plan([first, second], [encoder], store, Ledger(store.url))
+    assert [item.recording for item in plan.items] == [second]
+    assert plan.num_done == 1
+
+
+def test_a_replaced_file_is_planned_again(
+    store: FeatureStore, encoder: Encoder, make: Make
+) -> None:
+    recording = make("a")
+    _extracted(store, encoder, recording)
+    changed = make("a", b"another film")
+    plan = make_plan([changed], [encoder], store, Ledger(store.url))
+    assert len(plan.items) == 1
+
+
+def test_only_the_missing_encoder_is_asked_for(
+    store: FeatureStore, encoder: Encoder, make: Make
+) -> None:
+    other = build(EncoderConfig(kind="frame-pyramid"))
+    recording = make("a")
+    _extracted(store, encoder, recording)
+    plan = make_plan([recording], [encoder, other], store, Ledger(store.url))
+    assert [item.encoders for item in plan.items] == [(1,)]
+
+
+def test_a_quarantined_file_is_left_alone_until_asked_for(
+    store: FeatureStore, encoder: Encoder, make: Make
+) -> None:
+    recording, ledger = make("a"), Ledger(store.url)
+    ledger.append([_failure(recording, encoder)])
+    plan = make_plan([recording], [encoder], store, ledger)
+    assert (len(plan.items), plan.num_skipped) == (0, 1)
+    again = make_plan([recording], [encoder], store, ledger, retry_quarantined=True)
+    assert len(again.items) == 1
+
+
+def test_a_file_that_cannot_be_read_becomes_a_ledger_row(
+    store: FeatureStore, encoder: Encoder, make: Make, tmp_path: Path
+) -> None:
+    gone = Recording(dataset="d", video_id="gone", url=str(tmp_path / "gone.mp4"))
+    plan = make_plan([make("a"), gone], [encoder], store, Ledger(store.url))
+    assert len(plan.items) == 1
+    assert [(f.video_id, f.stage, f.reason) for f in plan.unreadable] == [
+        ("gone", "probe", "unreadable")
+    ]
+
+
+def test_a_modality_no_encoder_takes_is_refused(store: FeatureStore, make: Make) -> None:
+    recording = make("a.raw", modality="events")
+    encoder = build(EncoderConfig(kind="frame-pyramid"))
+    with pytest.raises(ConfigError, match="none of the encoders"):
+        make_plan([recording], [encoder], store, Ledger(store.url))
+
+
+def test_a_work_item_survives_its_text_form(make: Make) -> None:
+    recording = make("a", fps=Fraction(30_000, 1001), intervals=((1, 2),), label=1)
+    item = WorkItem(recording=recording, source=stat(recording.url), encoders=(0, 2))
+    assert WorkItem.from_json(item.to_json()) == item
+
+
+def test_the_ledger_counts_the_attempts_at_a_file(
+    store: FeatureStore, encoder: Encoder, make: Make
+) -> None:
+    ledger, failure = Ledger(store.url), _failure(make("a"), encoder)
+    for _ in range(3):
+        ledger.append([failure])
+    assert sorted(row["attempt"] for row in ledger.rows()) == [1, 2, 3]
