@@ -20,7 +20,7 @@ def assert_close(found, expected, **tolerance):
 
 
 @pytest.mark.golden("msf/lif*.npz", cases=r"(multistep_[^/]+)/")
-@pytest.mark.parametrize("backend", ["torch", "spikingjelly"])
+@pytest.mark.parametrize("backend", ["compiled", "spikingjelly", "torch"])
 def test_neurons_carry_their_membrane_over_two_calls(golden, backend):
     """Spikes and membranes equal the reference exactly, gradients to rounding, across a cut."""
     case = golden.group(f"{golden.case}/")

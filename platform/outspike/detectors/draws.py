@@ -42,16 +42,25 @@ def keyed_uniform_bits(keys_B: Tensor, num: int, salt: int) -> Tensor:
 
 
 def keyed_dropout(x: Tensor, rate: float, keys_B: Tensor, salt: int) -> Tensor:
-    """Dropout of ``x [B, ...]`` with masks hashed from one key per bag.
+    """Dropout of ``x [B, ...]`` at a rate below 1, with masks hashed from one key per bag.
 
     Element ``i`` of a bag (row-major over the trailing axes) has the same fate whatever follows it,
     so put the padded axis first.
     """
     if rate <= 0.0:
         return x
-    bits = keyed_uniform_bits(keys_B, x[0].numel(), salt)
-    keep = (bits >= int(rate * 2**31)).view(x.shape)
-    return x * keep.to(x.dtype) * (1.0 / (1.0 - rate)) if rate < 1.0 else torch.zeros_like(x)
+    keep = _keep(keys_B, x[0].numel(), salt, int(rate * 2**31)).view(x.shape)
+    return torch.where(keep, x * (1.0 / (1.0 - rate)), 0.0)
+
+
+def _keep(keys_B: Tensor, num: int, salt: int, limit: int) -> Tensor:
+    if keys_B.device.type != "cpu":
+        return keyed_uniform_bits(keys_B, num, salt) >= limit
+    from outspike.detectors import kernels
+
+    keep = torch.empty(len(keys_B), num, dtype=torch.bool)
+    kernels.keep_mask(keys_B.contiguous().numpy(), salt, limit, keep.numpy())
+    return keep
 
 
 def _mix32(x: Tensor) -> Tensor:

@@ -86,11 +86,11 @@ class MotionFloor(Detector):
                 "motion_floor has not been fitted: call fit(batches), or load weights."
             )
         if self.config.form == "logistic":
-            clip = (clip_stats(rows, bags.mask) - self.fitted["mean"]) / self.fitted["deviation"]
-            score = torch.sigmoid(_with_one(clip) @ self.fitted["weight"])
+            clip = (clip_stats(rows, bags.mask) - self._value("mean")) / self._value("deviation")
+            score = torch.sigmoid(_with_one(clip) @ self._value("weight"))
             score = score[:, None].expand(-1, rows.shape[1])
         else:
-            centre, scale = self.fitted["squash"].unbind()
+            centre, scale = self._value("squash").unbind()
             raw = self._deviation(rows, bags.mask)
             score = 0.5 + torch.atan((raw - centre) / scale) / math.pi
         return Scores(snippet=torch.where(bags.mask, score, 0.0).float())
@@ -107,9 +107,13 @@ class MotionFloor(Detector):
             )
         return rows[:, 0].double()
 
+    def _value(self, name: str) -> Tensor:
+        value: Tensor = self.fitted[name]
+        return value.double()  # a trainer may have cast the module
+
     def _deviation(self, rows: Tensor, mask: Tensor) -> Tensor:
         """Mean of the five largest z-scores of each frame, smoothed over time, ``[B, S]``."""
-        z = (rows[..., :NUM_CELLS] - self.fitted["mean"]) / self.fitted["deviation"]
+        z = (rows[..., :NUM_CELLS] - self._value("mean")) / self._value("deviation")
         return smooth(z.topk(_HIGHEST_CELLS, dim=2).values.mean(dim=2), mask, _SIGMA_FRAMES)
 
     def _fit_deviation(self, batches: Sequence[Bags]) -> None:

@@ -4,9 +4,9 @@ The membrane goes in and comes out as an argument, so nothing has to be reset an
 carried on. The charge is ``h = v + (x - v) / tau``; a spike resets the membrane to zero, and the
 reset is a constant to the gradient (``ucf_crime_dvs_msf.md`` section 4.1).
 
-On CUDA, where spikingjelly is installed, its multi-step node (Triton) does the work; elsewhere one
-autograd function runs the loop over time with a handwritten backward pass, bit for bit the same
-spikes and membranes and several times faster than recording every step.
+Who runs the loop over time is chosen at run time: a compiled kernel on the CPU, spikingjelly's
+multi-step node (Triton) on CUDA where it is installed, and plain torch otherwise. On a CPU all
+three give the same spikes and membranes bit for bit.
 """
 
 import importlib.util
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-Backend = Literal["auto", "torch", "spikingjelly"]
+Backend = Literal["auto", "compiled", "spikingjelly", "torch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ def lif(
         neuron: constants shared by all.
         lengths_B: true number of steps of each row, at least 1; later steps make no spikes and
             leave the membrane as it is. None means that all steps count.
-        backend: ``auto`` takes spikingjelly on CUDA where installed, and torch otherwise.
+        backend: ``auto`` chooses by device and by what is installed.
 
     Returns:
         Spikes ``[T, B, C]`` in the dtype of the input, and the membrane after the last true step.
@@ -69,12 +69,22 @@ def lif(
     if v_BC is None:
         v_BC = torch.zeros_like(x_TBC[0])
     if backend == "auto":
-        fast = x_TBC.is_cuda and neuron.kind == "sigmoid" and has_spikingjelly()
-        backend = "spikingjelly" if fast else "torch"
+        backend = choose_backend(x_TBC, neuron)
     if backend == "spikingjelly":
         return _lif_spikingjelly(x_TBC, v_BC, neuron, lengths_B)
-    spikes, v = _Lif.apply(x_TBC, v_BC, neuron, lengths_B)  # type: ignore[no-untyped-call]
+    spikes, v = _Lif.apply(  # type: ignore[no-untyped-call]
+        x_TBC, v_BC, neuron, lengths_B, backend == "compiled"
+    )
     return spikes, v
+
+
+def choose_backend(x: Tensor, neuron: Neuron) -> Backend:
+    """What ``auto`` means for an input."""
+    if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64):
+        return "compiled"
+    if x.is_cuda and neuron.kind == "sigmoid" and has_spikingjelly():
+        return "spikingjelly"
+    return "torch"
 
 
 @cache
@@ -84,24 +94,15 @@ def has_spikingjelly() -> bool:
 
 
 class _Lif(torch.autograd.Function):
+    """Both engines fill in the charge of every step and its spikes; the gradient runs backwards."""
+
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, v: Tensor, neuron: Neuron, lengths: Tensor | None
+        ctx: Any, x: Tensor, v: Tensor, neuron: Neuron, lengths: Tensor | None, compiled: bool
     ) -> tuple[Tensor, Tensor]:
-        h = torch.empty_like(x, memory_format=torch.contiguous_format)
-        after = torch.empty_like(h)
-        for x_t, h_t, after_t in zip(x.unbind(), h.unbind(), after.unbind(), strict=True):
-            torch.sub(x_t, v, out=h_t)
-            h_t.div_(neuron.tau).add_(v)
-            torch.mul(h_t, ~neuron.fires(h_t), out=after_t)
-            v = after_t
-        spikes = neuron.fires(h)
-        if lengths is not None:
-            spikes &= _inside(lengths, len(x))
-            v = after.gather(0, _last_step(lengths, v))[0]
-        else:
-            v = v.clone()
-        ctx.neuron = neuron
+        run = _charge_compiled if compiled else _charge_torch
+        h, spikes, v = run(x, v, neuron, lengths)
+        ctx.neuron, ctx.compiled = neuron, compiled
         ctx.save_for_backward(h, spikes, lengths)
         return spikes.to(x.dtype), v
 
@@ -109,22 +110,89 @@ class _Lif(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         h, spikes, lengths = ctx.saved_tensors
-        grad_spikes, grad_v = grads
-        neuron: Neuron = ctx.neuron
-        keep = (~spikes).to(h.dtype)
-        charge = grad_spikes * neuron.surrogate(h)
-        if lengths is not None:
-            charge *= _inside(lengths, len(h))
-            last = _last_step(lengths, grad_v)
-            charge.scatter_add_(0, last, (grad_v * keep.gather(0, last)[0])[None])
-            grad_v = torch.zeros_like(grad_v)
-        grad_x = torch.empty_like(h)
-        grad_h = torch.empty_like(grad_v)
-        for t in range(len(h) - 1, -1, -1):
-            torch.addcmul(charge[t], grad_v, keep[t], out=grad_h)
-            torch.div(grad_h, neuron.tau, out=grad_x[t])
-            grad_v = grad_h - grad_x[t]
-        return grad_x, grad_v, None, None
+        charge = grads[0] * ctx.neuron.surrogate(h)
+        run = _gradient_compiled if ctx.compiled else _gradient_torch
+        grad_x, grad_v = run(charge, grads[1], spikes, ctx.neuron, lengths)
+        return grad_x, grad_v, None, None, None
+
+
+def _charge_torch(
+    x: Tensor, v: Tensor, neuron: Neuron, lengths: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    h = torch.empty_like(x, memory_format=torch.contiguous_format)
+    after = torch.empty_like(h)
+    for x_t, h_t, after_t in zip(x.unbind(), h.unbind(), after.unbind(), strict=True):
+        torch.sub(x_t, v, out=h_t)
+        h_t.div_(neuron.tau).add_(v)
+        after_t.copy_(h_t).masked_fill_(neuron.fires(h_t), 0.0)
+        v = after_t
+    spikes = neuron.fires(h)
+    if lengths is None:
+        return h, spikes, v.clone()
+    last = after.gather(0, _last_step(lengths, v))[0]
+    return h, spikes & _inside(lengths, len(x)), last
+
+
+def _gradient_torch(
+    charge: Tensor, grad_v: Tensor, spikes: Tensor, neuron: Neuron, lengths: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    keep = (~spikes).to(charge.dtype)
+    if lengths is not None:
+        # The membrane handed on is that of the last true step, so its gradient enters there.
+        charge = charge * _inside(lengths, len(charge))
+        last = _last_step(lengths, grad_v)
+        charge.scatter_add_(0, last, (grad_v * keep.gather(0, last)[0])[None])
+        grad_v = torch.zeros_like(grad_v)
+    grad_x = torch.empty_like(charge, memory_format=torch.contiguous_format)
+    for t in range(len(charge) - 1, -1, -1):
+        grad_h = torch.addcmul(charge[t], grad_v, keep[t])
+        torch.div(grad_h, neuron.tau, out=grad_x[t])
+        grad_v = grad_h - grad_x[t]
+    return grad_x, grad_v
+
+
+def _charge_compiled(
+    x: Tensor, v: Tensor, neuron: Neuron, lengths: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    from outspike.detectors import kernels
+
+    h = torch.empty_like(x, memory_format=torch.contiguous_format)
+    spikes = torch.empty_like(h, dtype=torch.bool)
+    v = v.clone(memory_format=torch.contiguous_format)
+    kernels.lif_forward(
+        x.contiguous().numpy(),
+        v.numpy(),
+        _steps(lengths, x),
+        kernels.constants(x, neuron.tau, neuron.threshold),
+        neuron.kind == "strict_quadratic",
+        h.numpy(),
+        spikes.numpy(),
+    )
+    return h, spikes, v
+
+
+def _gradient_compiled(
+    charge: Tensor, grad_v: Tensor, spikes: Tensor, neuron: Neuron, lengths: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    from outspike.detectors import kernels
+
+    grad_x = torch.empty_like(charge, memory_format=torch.contiguous_format)
+    grad_v = grad_v.clone(memory_format=torch.contiguous_format)
+    kernels.lif_backward(
+        charge.contiguous().numpy(),
+        spikes.numpy(),
+        grad_v.numpy(),
+        _steps(lengths, charge),
+        kernels.constants(charge, neuron.tau),
+        grad_x.numpy(),
+    )
+    return grad_x, grad_v
+
+
+def _steps(lengths: Tensor | None, x: Tensor) -> Any:
+    if lengths is None:
+        lengths = torch.full((x.shape[1],), len(x))
+    return lengths.contiguous().numpy()
 
 
 def _inside(lengths_B: Tensor, num_steps: int) -> Tensor:

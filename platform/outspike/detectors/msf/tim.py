@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv1d_input, conv1d_weight
 
-from outspike.detectors.neurons import Neuron
+from outspike.detectors.neurons import Backend, Neuron, choose_backend
 
 _MIX = 0.6
 
@@ -48,13 +50,18 @@ class TemporalInteraction(nn.Module):
         self.register_buffer("outer_alpha", torch.tensor(2.0))
         self._neurons: tuple[Neuron, Neuron] | None = None
 
-    def forward(self, c_BTC: Tensor, state: TimState | None = None) -> tuple[Tensor, TimState]:
+    def forward(
+        self, c_BTC: Tensor, state: TimState | None = None, *, backend: Backend = "auto"
+    ) -> tuple[Tensor, TimState]:
         """Spikes ``[B, T, C]`` (the first step as given) and the membranes after the last step."""
         rest = torch.zeros_like(c_BTC[:, 0])
         inner, outer = (state.inner, state.outer) if state else (rest, rest)
+        neurons = self.neurons()
+        if backend == "auto":  # mixing exists for parity, so it keeps the published operations
+            backend = "torch" if self.batch_mixing else choose_backend(c_BTC, neurons[0])
         taps = self.weight if self.batch_mixing else self.weight[:, :, 1:2]
         out, inner, outer = _Tim.apply(  # type: ignore[no-untyped-call]
-            c_BTC.transpose(0, 1), taps, inner, outer, self.neurons()
+            c_BTC.transpose(0, 1), taps, inner, outer, neurons, backend == "compiled"
         )
         return out.transpose(0, 1), TimState(inner, outer)
 
@@ -76,22 +83,32 @@ def _strict(tau: float, threshold: Tensor, alpha: Tensor) -> Neuron:
     return Neuron(tau=tau, threshold=threshold.item(), kind="strict_quadratic", alpha=alpha.item())
 
 
-def _neighbours(r_BC: Tensor, num_taps: int) -> Tensor:
-    """What each tap sees, side by side: ``[B, C] -> [B, taps * C]``, zeros beyond the batch."""
-    if num_taps == 1:
-        return r_BC
-    zero = torch.zeros_like(r_BC[:1])
-    return torch.cat([torch.cat([zero, r_BC[:-1]]), r_BC, torch.cat([r_BC[1:], zero])], dim=1)
+def _deliver(r_BC: Tensor, taps: Tensor) -> Tensor:
+    """What the taps make of one step, ``[B, C] -> [B, C]``; three of them reach other bags."""
+    if taps.shape[2] == 1:
+        return r_BC @ taps[:, :, 0].T
+    return F.conv1d(r_BC.T[None], taps, padding=1)[0].T
 
 
-def _neighbours_adjoint(seen: Tensor, num_taps: int) -> Tensor:
-    if num_taps == 1:
-        return seen
-    before, here, after = seen.chunk(3, dim=1)
-    here = here.clone()
-    here[:-1] += before[1:]
-    here[1:] += after[:-1]
-    return here
+def _deliver_adjoint(grad_BC: Tensor, taps: Tensor) -> Tensor:
+    if taps.shape[2] == 1:
+        return grad_BC @ taps[:, :, 0]
+    grad = grad_BC.T[None].contiguous()
+    back: Tensor = conv1d_input(  # type: ignore[no-untyped-call]
+        grad.shape, taps, grad, padding=1
+    )
+    return back[0].T
+
+
+def _taps_gradient(r_TBC: Tensor, grad_TBC: Tensor, taps: Tensor) -> Tensor:
+    """Gradient of the weights ``[C, C, taps]`` from all steps at once."""
+    if taps.shape[2] == 1:
+        return (grad_TBC.flatten(0, 1).T @ r_TBC.flatten(0, 1))[..., None]
+    grad, r = grad_TBC.transpose(1, 2).contiguous(), r_TBC.transpose(1, 2).contiguous()
+    summed: Tensor = conv1d_weight(  # type: ignore[no-untyped-call]
+        r, taps.shape, grad, padding=1
+    )
+    return summed
 
 
 class _Tim(torch.autograd.Function):
@@ -105,62 +122,130 @@ class _Tim(torch.autograd.Function):
         v_in: Tensor,
         v_out: Tensor,
         neurons: tuple[Neuron, Neuron],
+        compiled: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        inner, outer = neurons
-        num_taps = taps.shape[2]
-        matrix = taps.permute(2, 1, 0).reshape(-1, taps.shape[0]).contiguous()  # [taps*C, C]
-        h_in, h_out = torch.empty_like(c), torch.empty_like(c)
-        out = torch.empty_like(c, memory_format=torch.contiguous_format)
-        out[0] = c[0]
-        r = out[0]
-        share = (1 - _MIX) * c
-        for t in range(1, len(c)):
-            h = h_in[t]
-            torch.sub(_neighbours(r, num_taps) @ matrix, v_in, out=h).div_(inner.tau).add_(v_in)
-            fired = inner.fires(h)
-            v_in = h * ~fired
-            h = h_out[t]
-            torch.add(fired.to(c.dtype) * _MIX, share[t], out=h)
-            h.sub_(v_out).div_(outer.tau).add_(v_out)
-            fired = outer.fires(h)
-            v_out = h * ~fired
-            out[t] = fired
-            r = out[t]
-        ctx.neurons = neurons
-        ctx.save_for_backward(h_in, h_out, out, taps, matrix)
-        v_in, v_out = v_in.clone(), v_out.clone()
+        run = _forward_compiled if compiled else _forward_torch
+        out, h_in, h_out, v_in, v_out = run(c, taps, v_in, v_out, neurons)
+        ctx.neurons, ctx.compiled = neurons, compiled
+        ctx.save_for_backward(h_in, h_out, out, taps)
         ctx.mark_non_differentiable(v_in, v_out)
         return out, v_in, v_out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        h_in, h_out, out, taps, matrix = ctx.saved_tensors
-        inner, outer = ctx.neurons
-        num_taps = taps.shape[2]
-        grad_out = grads[0]
-        slope_in, slope_out = inner.surrogate(h_in) * _MIX, outer.surrogate(h_out)
-        keep_in, keep_out = (~inner.fires(h_in)).to(out), (~outer.fires(h_out)).to(out)
-        grad_c, grad_u = torch.empty_like(out), torch.zeros_like(out)
-        grad_r = torch.zeros_like(out[0])
-        carry_in, carry_out = torch.zeros_like(grad_r), torch.zeros_like(grad_r)
-        for t in range(len(out) - 1, 0, -1):
-            grad_h = (grad_out[t] + grad_r).mul_(slope_out[t]).addcmul_(carry_out, keep_out[t])
-            grad_z = torch.div(grad_h, outer.tau, out=grad_c[t])
-            carry_out = grad_h - grad_z
-            grad_h = (grad_z * slope_in[t]).addcmul_(carry_in, keep_in[t])
-            torch.div(grad_h, inner.tau, out=grad_u[t])
-            carry_in = grad_h - grad_u[t]
-            grad_r = _neighbours_adjoint(grad_u[t] @ matrix.T, num_taps)
-        grad_c[1:] *= 1 - _MIX
-        grad_c[0] = grad_out[0] + grad_r
+        saved = ctx.saved_tensors
+        dtype = saved[0].dtype
+        if saved[-1].shape[2] > 1:
+            # The recurrence amplifies rounding; the published gradients are met best without any.
+            saved, grads = [x.double() for x in saved], (grads[0].double(),)
+        h_in, h_out, out, taps = saved
+        run = _backward_compiled if ctx.compiled else _backward_torch
+        grad_c, grad_u = run(grads[0], h_in, h_out, taps, ctx.neurons)
         grad_taps = None
         if ctx.needs_input_grad[1]:
-            seen = (
-                torch.cat([_neighbours(r, num_taps) for r in out[:-1]])
-                if num_taps > 1
-                else (out[:-1].flatten(0, 1))
-            )
-            grad_matrix = seen.T @ grad_u[1:].flatten(0, 1)
-            grad_taps = grad_matrix.view(num_taps, taps.shape[1], taps.shape[0]).permute(2, 1, 0)
-        return grad_c, grad_taps, None, None, None
+            grad_taps = _taps_gradient(out[:-1], grad_u[1:], taps).to(dtype)
+        return grad_c.to(dtype), grad_taps, None, None, None, None
+
+
+def _forward_torch(
+    c: Tensor, taps: Tensor, v_in: Tensor, v_out: Tensor, neurons: tuple[Neuron, Neuron]
+) -> tuple[Tensor, ...]:
+    inner, outer = neurons
+    h_in, h_out = torch.empty_like(c), torch.empty_like(c)
+    out = torch.empty_like(c, memory_format=torch.contiguous_format)
+    out[0] = c[0]
+    share = (1 - _MIX) * c
+    for t in range(1, len(c)):
+        h = h_in[t]
+        u = _deliver(out[t - 1], taps)
+        torch.sub(u, v_in, out=h).div_(inner.tau).add_(v_in)
+        fired = inner.fires(h)
+        v_in = h.masked_fill(fired, 0.0)
+        h = h_out[t]
+        torch.add(fired.to(c.dtype) * _MIX, share[t], out=h)
+        h.sub_(v_out).div_(outer.tau).add_(v_out)
+        fired = outer.fires(h)
+        v_out = h.masked_fill(fired, 0.0)
+        out[t] = fired
+    return out, h_in, h_out, v_in.clone(), v_out.clone()
+
+
+def _backward_torch(
+    grad_out: Tensor, h_in: Tensor, h_out: Tensor, taps: Tensor, neurons: tuple[Neuron, Neuron]
+) -> tuple[Tensor, Tensor]:
+    inner, outer = neurons
+    slope_in, slope_out = inner.surrogate(h_in), outer.surrogate(h_out)
+    keep_in = (~inner.fires(h_in)).to(grad_out.dtype)
+    keep_out = (~outer.fires(h_out)).to(grad_out.dtype)
+    grad_c, grad_u = torch.empty_like(h_in), torch.zeros_like(h_in)
+    grad_r = torch.zeros_like(grad_out[0])
+    carry_in, carry_out = torch.zeros_like(grad_r), torch.zeros_like(grad_r)
+    for t in range(len(grad_out) - 1, 0, -1):
+        grad_h = (grad_out[t] + grad_r).mul_(slope_out[t]).addcmul_(carry_out, keep_out[t])
+        grad_z = torch.div(grad_h, outer.tau, out=grad_c[t])
+        carry_out = grad_h - grad_z
+        grad_h = (grad_z * _MIX).mul_(slope_in[t]).addcmul_(carry_in, keep_in[t])
+        torch.div(grad_h, inner.tau, out=grad_u[t])
+        carry_in = grad_h - grad_u[t]
+        grad_r = _deliver_adjoint(grad_u[t], taps)
+    grad_c[1:] *= 1 - _MIX
+    grad_c[0] = grad_out[0] + grad_r
+    return grad_c, grad_u
+
+
+def _forward_compiled(
+    c: Tensor, taps: Tensor, v_in: Tensor, v_out: Tensor, neurons: tuple[Neuron, Neuron]
+) -> tuple[Tensor, ...]:
+    from outspike.detectors import kernels
+
+    c = c.contiguous()
+    h_in, h_out, out = torch.zeros_like(c), torch.zeros_like(c), torch.empty_like(c)
+    v_in, v_out = v_in.clone(), v_out.clone()
+    kernels.tim_forward(
+        c.numpy(),
+        taps[:, :, 0].T.contiguous().numpy(),
+        v_in.numpy(),
+        v_out.numpy(),
+        _settings(c, neurons),
+        h_in.numpy(),
+        h_out.numpy(),
+        out.numpy(),
+    )
+    return out, h_in, h_out, v_in, v_out
+
+
+def _backward_compiled(
+    grad_out: Tensor, h_in: Tensor, h_out: Tensor, taps: Tensor, neurons: tuple[Neuron, Neuron]
+) -> tuple[Tensor, Tensor]:
+    from outspike.detectors import kernels
+
+    grad_out = grad_out.contiguous()
+    grad_c, grad_u = torch.empty_like(h_in), torch.zeros_like(h_in)
+    grad_r = torch.zeros_like(h_in[0])
+    carries = torch.zeros_like(h_in[0]), torch.zeros_like(h_in[0])
+    constant = (
+        neurons[0].surrogate(h_in).numpy(),
+        neurons[1].surrogate(h_out).numpy(),
+        h_in.numpy(),
+        h_out.numpy(),
+        _settings(h_in, neurons),
+        carries[0].numpy(),
+        carries[1].numpy(),
+        grad_c.numpy(),
+        grad_u.numpy(),
+    )
+    for t in range(len(h_in) - 1, 0, -1):
+        kernels.tim_backward_step(t, grad_out.numpy(), grad_r.numpy(), *constant)
+        grad_r = _deliver_adjoint(grad_u[t], taps)
+    grad_c[0] = grad_out[0] + grad_r
+    return grad_c, grad_u
+
+
+def _settings(like: Tensor, neurons: tuple[Neuron, Neuron]) -> Any:
+    from outspike.detectors import kernels
+
+    inner, outer = neurons
+    return kernels.constants(
+        like, inner.tau, inner.threshold, outer.tau, outer.threshold, _MIX, 1 - _MIX
+    )
