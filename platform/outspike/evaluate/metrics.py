@@ -10,7 +10,7 @@ the scikit-learn definitions.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,6 +25,10 @@ from outspike.evaluate.ratio import ratio
 from outspike.scoring.scores import VideoScores
 
 Array = NDArray[np.float64]
+
+_TINY = np.finfo(np.float64).tiny
+_FEW = 8
+_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Ranking:
         self._last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], len(ordered) > 0))
         self.thresholds: Array = ordered[self._last]
         # Precision counts at thresholds that gain a positive; the others need no cumulative sum.
-        gains = np.add.reduceat(self._positive, np.concatenate([[0], self._last[:-1] + 1]))
+        gains = np.diff(np.cumsum(self._positive)[self._last], prepend=0.0)
         self._gaining = self._last[gains > 0]
 
     def counts(self, weight_V: Array) -> tuple[Array, Array]:
@@ -76,7 +80,41 @@ class Ranking:
 
     def average_precision(self, weights: Array) -> Array:
         """Step-wise average precision, ``[R, V] -> [R]``; NaN without positives."""
-        return np.array([self._precision(weight_V) for weight_V in weights])
+        if len(weights) < _FEW:
+            return np.array([self._precision(weight_V) for weight_V in weights])
+        total = np.zeros(len(weights))
+        true_before = np.zeros(len(weights))
+        for true_VG, all_VG in self._cumulative_blocks(weights.shape[1]):
+            true = weights @ true_VG
+            gained = np.diff(true, axis=1, prepend=true_before[:, None])
+            total += (gained * true / np.maximum(weights @ all_VG, _TINY)).sum(axis=1)
+            true_before = true[:, -1]
+        return ratio(total, true_before)
+
+    def _cumulative_blocks(self, num_videos: int) -> Iterator[tuple[Array, Array]]:
+        """Positives and rows of each video down to each threshold that gains one, ``[V, G]``.
+
+        In blocks of thresholds: with them a whole bootstrap is two matrix products.
+        """
+        true, rows = np.zeros(num_videos), np.zeros(num_videos)
+        first = 0
+        for start in range(0, len(self._gaining), _BLOCK):
+            last = self._gaining[start : start + _BLOCK]
+            here = slice(first, int(last[-1]) + 1)
+            column = np.searchsorted(last, np.arange(here.start, here.stop))
+            blocks = []
+            for values, before in (
+                (self._positive[here], true),
+                (self._positive[here] + self._negative[here], rows),
+            ):
+                block = np.zeros((num_videos, len(last)))
+                np.add.at(block, (self._video[here], column), values)
+                np.cumsum(block, axis=1, out=block)
+                block += before[:, None]
+                blocks.append(block)
+            yield blocks[0], blocks[1]
+            true, rows = blocks[0][:, -1].copy(), blocks[1][:, -1].copy()
+            first = here.stop
 
     def _precision(self, weight_V: Array) -> float:
         weight = weight_V[self._video]
@@ -84,7 +122,7 @@ class Ranking:
         if not len(true) or true[-1] == 0:
             return math.nan
         all_above = np.cumsum(weight * (self._positive + self._negative))[self._gaining]
-        precision = true / np.maximum(all_above, np.finfo(float).tiny)
+        precision = true / np.maximum(all_above, _TINY)
         return float(np.diff(true, prepend=0.0) @ precision / true[-1])
 
 

@@ -6,6 +6,7 @@ the stamp is on every report and registry entry made with it.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -60,7 +61,7 @@ class Protocol:
     split: str = "official"
     """Named split of that data set whose test part is scored."""
     modality: Literal["video", "events", "any"] = "any"
-    """Which of its recordings count, where a data set has the same scenes as video and as events."""
+    """Which of its recordings count, where a data set has the same scenes in both forms."""
     selection_split: Literal["train", "test"] = "train"
     """Where checkpoints and settings may be chosen; ``test`` is an oracle and stamped as such."""
     crop_policy: Literal["mean", "centre", "mirrored_centre"] = "mean"
@@ -123,6 +124,15 @@ class Protocol:
             key: list(value) if isinstance(value, tuple) else value
             for key, value in document.items()
         }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Protocol":
+        """Rebuild what :meth:`to_json` wrote."""
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in document.items()
+        }
+        return cls(**fields)
 
 
 _HONEST: dict[str, Protocol] = {

@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from outspike.evaluate.words import clock
 from outspike.scoring.scores import VideoScores
 
 _INK = "#1f2733"
@@ -54,18 +55,6 @@ def score_curve_png(
     axes.set_title(scores.video_id, loc="left", color=_INK, fontweight="bold", fontsize=11)
     axes.set_title(found, loc="right", color=_FOUND if intervals else _MUTED, fontsize=10)
     _save(canvas, Path(path))
-
-
-def clock(seconds: float) -> str:
-    """``75`` as ``1:15``, ``2.5`` as ``0:02.5``, ``3700`` as ``1:01:40``."""
-    tenths = round(seconds * 10)
-    whole, rest = divmod(tenths, 10)
-    minutes, second = divmod(whole, 60)
-    hours, minute = divmod(minutes, 60)
-    tail = f".{rest}" if rest else ""
-    if hours:
-        return f"{hours}:{minute:02d}:{second:02d}{tail}"
-    return f"{minute}:{second:02d}{tail}"
 
 
 def _steps(scores: VideoScores) -> tuple[np.ndarray, np.ndarray]:
