@@ -202,7 +202,6 @@ class Evaluated:
         self.classes = [class_of(video.video, protocol) for video in videos]
         self.num_unlabelled = sum(video.labels is None for video in videos)
         self.runs = None if self.num_unlabelled else to_runs(videos)
-        self.pairs = None if self.runs is None else PairTable(self.runs)
 
     @property
     def no_frames(self) -> str | None:
@@ -213,6 +212,11 @@ class Evaluated:
             f"{self.num_unlabelled} of {len(self.videos)} videos are anomalous or unlabelled and "
             "have no annotated intervals"
         )
+
+    @cached_property
+    def pairs(self) -> PairTable | None:
+        """Rightly ordered pairs of frames; None where frames have no labels."""
+        return None if self.runs is None else PairTable(self.runs)
 
     @cached_property
     def alarms(self) -> AlarmTable:
