@@ -78,7 +78,7 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix_str(told)
             self._bar.update(step - self._bar.n)
-        elif now - self._logged >= _LOG_EVERY_S or step == self._total:
+        elif now - self._logged >= _LOG_EVERY_S or step >= self._total:
             self._logged = now
             rate = (step - self._first) / max(now - self._began, 1e-9)
             eta = f"{(self._total - step) / rate:.0f}" if rate > 0 else "unknown"

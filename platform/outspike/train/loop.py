@@ -68,7 +68,7 @@ def run(
         start = 0
         if not learner.detector.trainable and world.rank == 0:
             keeper.keep(learner, 0)
-    stop = config.steps if learner.detector.trainable else 0
+    stop = plan.last_step
     means = Means()
     for done, losses in learner.steps(source, start=start, stop=stop):
         means.add(losses)
@@ -108,7 +108,11 @@ class _Keeper:
     def is_due(self, step: int) -> bool:
         """Whether a checkpoint is written after this step; the same on every rank."""
         config = self._plan.config
-        return step % config.checkpoint_every == 0 or step == config.steps or self._evaluates(step)
+        return (
+            step % config.checkpoint_every == 0
+            or step == self._plan.last_step
+            or self._evaluates(step)
+        )
 
     def resume(self, learner: Learner) -> int | None:
         """Restore the newest complete checkpoint that rank 0 sees; the steps done, if any."""
@@ -158,7 +162,7 @@ class _Keeper:
 
     def _evaluates(self, step: int) -> bool:
         config = self._plan.config
-        due = step % config.selection.every_steps == 0 or step == config.steps
+        due = step % config.selection.every_steps == 0 or step == self._plan.last_step
         return bool(self._plan.held_out) and due
 
     def _evaluate(self, detector: Detector) -> float:

@@ -13,7 +13,7 @@ from outspike import encoders
 from outspike.config import EncoderConfig, StoreConfig, TrainConfig
 from outspike.detectors.build import build
 from outspike.errors import ConfigError, DatasetError, StoreError
-from outspike.evaluate.protocols import TEST_SELECTED
+from outspike.evaluate.protocols import TEST_SELECTED, get_protocol
 from outspike.recording import Recording
 from outspike.store.bags import BagReader
 from outspike.store.fingerprint import FeatureSetSpec
@@ -37,6 +37,8 @@ class TrainingPlan:
     """Recordings that choose the best step; none with selection ``last``."""
     without_features: tuple[str, ...]
     """Keys of training recordings that are left out, because a feature set lacks them."""
+    last_step: int
+    """Where training ends; schedules are stretched to ``config.steps`` all the same."""
 
     @property
     def encoders_match(self) -> bool:
@@ -97,8 +99,9 @@ def make_plan(config: TrainConfig) -> TrainingPlan:
         training=tuple(training),
         held_out=tuple(held_out),
         without_features=tuple(without),
+        last_step=config.steps if build(config.detector).trainable else 0,
     )
-    if build(config.detector).trainable:
+    if plan.last_step:
         make_sampler(config, plan.training)
     return plan
 
@@ -180,10 +183,12 @@ def _recordings(
 
     Generated recordings of any data set join the training split when a batch asks for some.
     """
+    modality = get_protocol(config.protocol).modality
     wanted = {
         key: recording
         for key, recording in store.recordings_by_key().items()
         if recording.split == split
+        and modality in ("any", recording.modality)
         and (
             config.synthetic_per_batch > 0
             if recording.synthetic

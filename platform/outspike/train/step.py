@@ -201,7 +201,7 @@ class Learner:
 
 
 #: Fields that may differ when a run is resumed: they decide where and how fast, not what is learnt.
-_NOT_TRAINING = (
+PLACE_FIELDS = (
     "name",
     "num_workers",
     "cpus_per_worker",
@@ -221,7 +221,7 @@ def training_hash(config: TrainConfig) -> str:
     """Hash of everything in a config that decides the weights."""
     neutral = TrainConfig()
     return config_hash(
-        dataclasses.replace(config, **{name: getattr(neutral, name) for name in _NOT_TRAINING})
+        dataclasses.replace(config, **{name: getattr(neutral, name) for name in PLACE_FIELDS})
     )
 
 

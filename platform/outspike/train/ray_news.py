@@ -1,0 +1,76 @@
+"""What rank 0 tells the driver while it trains, through the key-value store every Ray cluster has.
+
+The driver shows it and records it. So workers neither load the tracking library nor need to reach
+its server, and a slow server does not hold up a step.
+"""
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from ray.experimental.internal_kv import (
+    _internal_kv_del,
+    _internal_kv_get,
+    _internal_kv_list,
+    _internal_kv_put,
+)
+
+logger = logging.getLogger(__name__)
+
+_POLL_S = 0.5
+
+Hear = Callable[[int, Mapping[str, float]], None]
+
+
+def tell(run_url: str, step: int, metrics: Mapping[str, float]) -> None:
+    """Rank 0 has this to say of a step."""
+    _internal_kv_put(f"{_prefix(run_url)}{step:012d}".encode(), json.dumps(metrics).encode())
+
+
+@contextmanager
+def heard(run_url: str, hear: Hear) -> Iterator[None]:
+    """Pass everything told inside the block to ``hear``, in the order of steps, each step once.
+
+    What was told is passed on at the latest when the block ends. An error of ``hear`` in the
+    meantime is logged and the same news is tried again; one at the end is raised.
+    """
+    listener = _Listener(run_url, hear)
+    stop = threading.Event()
+
+    def follow() -> None:
+        while not stop.wait(_POLL_S):
+            try:
+                listener.pass_on()
+            except Exception as error:  # whatever the recording library raises
+                logger.warning("metrics could not be recorded, trying again: %s", error)
+
+    thread = threading.Thread(target=follow, name="train-news", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+    listener.pass_on()
+
+
+class _Listener:
+    def __init__(self, run_url: str, hear: Hear) -> None:
+        self._prefix = _prefix(run_url)
+        self._hear = hear
+        self._heard: set[int] = set()
+
+    def pass_on(self) -> None:
+        for key in sorted(_internal_kv_list(self._prefix)):
+            step = int(key[len(self._prefix) :])
+            found = _internal_kv_get(key)
+            if found is not None and step not in self._heard:
+                self._hear(step, json.loads(found))
+                self._heard.add(step)
+            _internal_kv_del(key)
+
+
+def _prefix(run_url: str) -> str:
+    return f"outspike/train/{run_url}/"

@@ -1,0 +1,170 @@
+"""The Ray half of a training job: workers that share the batches, replaced when they are lost.
+
+Checkpoints are the loop's own (:mod:`outspike.train.checkpoint`), written by rank 0 to the run's
+address and found there by whoever goes on, so Ray is told of metrics and not given a second record
+of the same files that could disagree with them.
+"""
+
+import logging
+import math
+import os
+import pickle
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+import pyarrow.fs
+import ray.train as rt
+from ray.train.torch import TorchTrainer, get_device
+
+from outspike import urls
+from outspike.app import configure_logging, expected_cause
+from outspike.cluster import ray_session
+from outspike.config import TrainConfig
+from outspike.errors import OutspikeError, TrainingError
+from outspike.train.logging import Progress, RunLogger
+from outspike.train.plan import TrainingPlan
+from outspike.train.ray_network import NamedInterface
+from outspike.train.ray_news import heard, tell
+
+logger = logging.getLogger(__name__)
+
+#: Ray's controller looks at its workers this often; every report waits for it. The default of 2 s
+#: would be most of the time of a short run.
+_POLL_S = 0.25
+_COLLECTIVE_TIMEOUT_S = 900
+
+
+def train_with_ray(plan: TrainingPlan, run_url: str, run_logger: RunLogger | None) -> None:
+    """Train to the last step with as many Ray Train workers as the config asks for.
+
+    Lost workers are replaced up to ``max_failures`` times and go on from the newest checkpoint.
+
+    Raises:
+        OutspikeError: what a worker raised on purpose.
+        TrainingError: workers kept failing for another reason.
+    """
+    config = plan.config
+    _set_defaults()
+    progress = Progress(plan.last_step)
+
+    def hear(step: int, metrics: Mapping[str, float]) -> None:
+        progress.show(step, metrics)
+        if run_logger is not None:
+            run_logger.log_metrics(metrics, step)
+
+    run_id = None if run_logger is None else run_logger.run_id
+    with closing(progress), ray_session(_local_cpus(config)), heard(run_url, hear):
+        trainer = TorchTrainer(
+            _work,
+            # As bytes, so that Ray's controller does not load what only workers need.
+            train_loop_config={
+                "plan": pickle.dumps(plan),
+                "run_url": run_url,
+                "run_id": run_id,
+            },
+            scaling_config=rt.ScalingConfig(
+                num_workers=config.num_workers,
+                use_gpu=config.gpus_per_worker > 0,
+                resources_per_worker=_resources(config),
+            ),
+            torch_config=NamedInterface(
+                backend="nccl" if config.gpus_per_worker > 0 else "gloo",
+                timeout_s=_COLLECTIVE_TIMEOUT_S,
+            ),
+            run_config=rt.RunConfig(
+                name="ray",
+                failure_config=rt.FailureConfig(max_failures=config.max_failures),
+                **_storage(run_url),
+            ),
+        )
+        _fit(trainer, run_url)
+
+
+def _work(settings: dict[str, Any]) -> None:
+    """What each worker runs, from the newest checkpoint or from the start."""
+    from outspike.train.loop import run
+    from outspike.train.step import World
+
+    context = rt.get_context()
+    rank = context.get_world_rank()
+    configure_logging(rank=rank)
+    run_url: str = settings["run_url"]
+    logger.info(
+        "run=%s run_id=%s world_size=%d", run_url, settings["run_id"], context.get_world_size()
+    )
+
+    def report(step: int, metrics: Mapping[str, float], _checkpoint: str | None) -> None:
+        rt.report({"step": step, **metrics})
+
+    run(
+        pickle.loads(settings["plan"]),
+        run_url,
+        world=World(rank=rank, size=context.get_world_size(), device=str(get_device())),
+        report=report,
+        tell=partial(tell, run_url),
+    )
+
+
+def _fit(trainer: TorchTrainer, run_url: str) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit()
+    except SystemExit as error:  # Ray's own handler of ctrl-C ends the process with 0
+        raise KeyboardInterrupt from error
+    except rt.TrainingFailedError as error:
+        causes = [found for found in _causes(error) if isinstance(found, OutspikeError)]
+        if causes:
+            raise causes[0] from error
+        raise TrainingError(
+            f"Training failed for good: {_last_line(error)}. What was checkpointed is in "
+            f"{run_url}; the same command goes on from there."
+        ) from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
+
+
+def _causes(error: rt.TrainingFailedError) -> Iterator[BaseException | None]:
+    for failure in getattr(error, "worker_failures", {}).values():
+        yield expected_cause(failure)
+    yield expected_cause(error)
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+# ---------------------------------------------------------------------------------- settings
+
+
+def _set_defaults() -> None:
+    """Settings Ray Train only takes from the environment; what the user has set stays."""
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(_POLL_S))
+    if not os.environ.get("RAY_ADDRESS"):  # nobody preempts a private Ray: one process less
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+
+
+def _resources(config: TrainConfig) -> dict[str, float]:
+    resources = {"CPU": config.cpus_per_worker}
+    if config.gpus_per_worker > 0:
+        resources["GPU"] = config.gpus_per_worker
+    return resources
+
+
+def _local_cpus(config: TrainConfig) -> int:
+    """CPUs a private Ray claims: enough for the workers, or they would be waited for for ever."""
+    wanted = math.ceil(config.num_workers * config.cpus_per_worker)
+    return max(config.num_cpus or os.cpu_count() or 1, wanted)
+
+
+def _storage(run_url: str) -> dict[str, Any]:
+    """Where Ray keeps what little it writes, and proves that every node sees the address."""
+    if urls.is_local(run_url):
+        return {"storage_path": urls.path_in(run_url)}
+    filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(urls.filesystem(run_url)))
+    return {"storage_path": urls.path_in(run_url), "storage_filesystem": filesystem}
