@@ -1,5 +1,6 @@
 """Damage of every kind is found, told from harmless leftovers, and named by recording."""
 
+import json
 import os
 import shutil
 
@@ -7,7 +8,7 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from outspike.errors import CorruptionError
+from outspike.errors import CorruptionError, StoreError
 from outspike.store import cli
 from outspike.store.bags import BagReader
 from outspike.store.catalog import receipts_table
@@ -169,6 +170,24 @@ def test_a_damaged_description_of_a_feature_set_is_found(filled, kit):
         FeatureStore.open(filled.url).feature_sets()
 
 
+def test_damaged_recordings_can_be_forgotten_and_done_again(filled, kit):
+    """After that the next extraction finds the gap, and older versions stay as they were."""
+    spec = kit.spec()
+    before = filled.version
+    flip(os.path.join(segment_folder(filled, "v0"), "features/c/0/0/0"), 40 * 24 + 3)
+    text, code = cli.fsck(filled.url, forget=True)
+    assert code == 1
+    assert "2 attempts forgotten" in text
+    store = FeatureStore.open(filled.url)
+    assert {video for _, video, _ in store.done(spec.fingerprint)} == {"alone", "v2"}
+    store.commit(kit.write(store, spec, [kit.video(f"v{i}", 16 * 50, spec) for i in range(2)]))
+    assert cli.fsck(filled.url)[1] == 0
+    old = FeatureStore.open(filled.url, version=before)
+    assert len(old.done(spec.fingerprint)) == 4
+    with pytest.raises(StoreError, match="never changes"):
+        old.forget(["x"])
+
+
 def test_orphans_are_listed_and_are_no_fault(filled, kit):
     """A killed job leaves segments that no reader sees."""
     spec = kit.spec()
@@ -202,6 +221,12 @@ def test_listing_and_showing(filled, kit):
     text, code = cli.show(filled.url, "tiny")
     assert code == 0
     assert spec.fingerprint in text
+    assert json.loads(text)["recordings"] == {"ds": 4}
+    assert json.loads(cli.show(filled.url)[0]) == [json.loads(text)]
+    assert cli.fsck(filled.url, "tiny")[1] == 0
+    for action in (cli.ls, cli.show, cli.digest, cli.fsck):
+        with pytest.raises(StoreError, match="'nothing'"):
+            action(filled.url, "nothing")
     text, code = cli.digest(filled.url)
     assert (text, code) == (filled.digest(), 0)
     empty = FeatureStore.create(filled.url + "-empty")

@@ -76,6 +76,10 @@ def test_an_object_that_may_not_be_read_is_one_clear_error(server, monkeypatch):
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
         with pytest.raises(UrlError, match=rf"s3://{BUCKET}/x"):
             urls.stat(f"s3://{BUCKET}/x")
+        with pytest.raises(StoreError, match=rf"s3://{BUCKET}/x") as caught:
+            FeatureStore.open(f"s3://{BUCKET}/x")
+        assert "\x1b" not in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_store_on_s3_lives_like_a_local_one(s3_url, kit, tmp_path):

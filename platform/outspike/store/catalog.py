@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable, write_deltalake
 from numpy.typing import NDArray
 
@@ -107,6 +108,22 @@ def append_attempts(store_url: str, receipts: Sequence[Receipt]) -> int:
     return change(store_url, CATALOG, attempt)
 
 
+def remove_attempts(store_url: str, attempts: Sequence[str]) -> int:
+    """Remove the rows of some attempts and return the version without them.
+
+    Raises:
+        StoreError: the table cannot be changed.
+    """
+    quoted = ", ".join("'{}'".format(name.replace("'", "''")) for name in sorted(set(attempts)))
+    predicate = f"attempt IN ({quoted})"
+
+    def attempt(table: DeltaTable) -> None:
+        if attempts and read_table(table, ["attempt"], predicate).num_rows:
+            table.delete(predicate)
+
+    return change(store_url, CATALOG, attempt)
+
+
 def _check_whole(rows: pa.Table) -> None:
     extents = Extents(rows)
     for first, last in extents.broken_attempts():
@@ -189,16 +206,20 @@ class Extents:
         return tiled
 
 
+def distinct(column: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int64]]:
+    """The different strings of a column, and which of them each row has."""
+    encoded = column.combine_chunks().dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):  # more text than one array of 32-bit offsets holds
+        encoded = encoded.unify_dictionaries().combine_chunks()
+    codes = encoded.indices.to_numpy(zero_copy_only=False)
+    return encoded.dictionary, codes.astype(np.int64)
+
+
 def _ranks(column: pa.ChunkedArray) -> NDArray[np.int64]:
     """Integers that compare like the strings of a column."""
-    encoded = column.combine_chunks().dictionary_encode()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.combine_chunks()
-    words = np.array(encoded.dictionary.to_pylist(), dtype=object)
-    rank = np.empty(len(words), dtype=np.int64)
-    rank[np.argsort(words, kind="stable")] = np.arange(len(words))
-    codes: NDArray[np.int64] = rank[encoded.indices.to_numpy(zero_copy_only=False)]
-    return codes
+    words, codes = distinct(column)
+    rank: NDArray[np.int64] = pc.rank(words, tiebreaker="dense").to_numpy().astype(np.int64)
+    return rank[codes]
 
 
 def _bounds(codes: Sequence[NDArray[Any]]) -> NDArray[np.int64]:

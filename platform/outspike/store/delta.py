@@ -2,6 +2,7 @@
 
 import logging
 import random
+import re
 import time
 from collections.abc import Callable, Sequence
 
@@ -20,6 +21,7 @@ FORMAT_KEY = "outspike.format"
 
 _MAX_TRIES = 8
 _FIRST_WAIT_S = 0.05
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _LIBRARY_ERRORS = (DeltaError, OSError, ValueError)
 
 
@@ -41,7 +43,7 @@ def create_table(store_url: str, name: str, schema: pa.Schema) -> None:
         )
     except _LIBRARY_ERRORS as error:
         if not table_exists(store_url, name):  # else somebody created it at the same moment
-            raise StoreError(f"{url}: the table cannot be created: {error}") from error
+            raise StoreError(f"{url}: the table cannot be created: {_text(error)}") from error
 
 
 def table_exists(store_url: str, name: str) -> bool:
@@ -55,7 +57,7 @@ def table_exists(store_url: str, name: str) -> bool:
     except TableNotFoundError:
         return False
     except _LIBRARY_ERRORS as error:
-        raise StoreError(f"{url} cannot be reached: {error}") from error
+        raise StoreError(f"{url} cannot be reached: {_text(error)}") from error
     return True
 
 
@@ -74,7 +76,7 @@ def open_table(store_url: str, name: str, version: int | None = None) -> DeltaTa
             "one by extracting features into it."
         ) from error
     except _LIBRARY_ERRORS as error:
-        raise StoreError(f"{url} cannot be read as a Delta table: {error}") from error
+        raise StoreError(f"{url} cannot be read as a Delta table: {_text(error)}") from error
     found = table.metadata().configuration.get(FORMAT_KEY)
     if found != str(FORMAT):
         raise StoreError(
@@ -100,7 +102,7 @@ def read_table(
     try:
         found = pa.table(table.scan(columns=wanted, predicate=predicate))
     except _LIBRARY_ERRORS as error:
-        raise StoreError(f"{table.table_uri} cannot be read: {error}") from error
+        raise StoreError(f"{table.table_uri} cannot be read: {_text(error)}") from error
     plain = [
         pa.field(f.name, pa.string() if f.type == pa.string_view() else f.type)
         for f in found.schema
@@ -126,11 +128,14 @@ def change(store_url: str, name: str, attempt: Callable[[DeltaTable], None]) -> 
         except (CommitFailedError, OSError) as error:
             if not remaining:
                 raise StoreError(
-                    f"{table.table_uri}: the change was not taken in {_MAX_TRIES} tries: {error}"
+                    f"{table.table_uri}: the change was not taken in {_MAX_TRIES} tries: "
+                    f"{_text(error)}"
                 ) from error
             logger.debug("table=%s retry after %s", name, error)
         except DeltaError as error:
-            raise StoreError(f"{table.table_uri}: the change was refused: {error}") from error
+            raise StoreError(
+                f"{table.table_uri}: the change was refused: {_text(error)}"
+            ) from error
         time.sleep(wait * random.uniform(0.5, 1.5))
         wait *= 2
     raise AssertionError("unreachable: the last try raises")
@@ -139,6 +144,11 @@ def change(store_url: str, name: str, attempt: Callable[[DeltaTable], None]) -> 
 def _open(url: str) -> DeltaTable:
     options = urls.storage_options().for_deltalake(url)
     return DeltaTable(_table_address(url), storage_options=options)
+
+
+def _text(error: Exception) -> str:
+    """The message of a library error on one line, without the colours it comes in."""
+    return " ".join(_COLOUR.sub("", str(error)).split())
 
 
 def _table_address(url: str) -> str:

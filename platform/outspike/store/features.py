@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from outspike.errors import CorruptionError, StoreError
-from outspike.store.catalog import Key
+from outspike.store.catalog import Key, distinct
 from outspike.store.files import RangeFiles
 from outspike.store.fingerprint import FeatureSetSpec
 from outspike.store.layout import segment_url
@@ -33,13 +33,15 @@ class FeatureReader:
         self.spec = spec
         self._url = store_url
         rows = extents.filter(pc.equal(extents["fingerprint"], spec.fingerprint))
-        self._segments: list[str] = rows["segment"].to_pylist()
+        segments, self._segment_of = distinct(rows["segment"])
+        self._segments: list[str] = segments.to_pylist()
         self._numbers = {
             column: rows[column].to_numpy()
             for column in ("row_start", "row_stop", "snippet_start", "num_snippets", "num_frames")
         }
-        self._fps: list[str] = rows["fps"].to_pylist()
-        self._first = self._group(rows["dataset"].to_pylist(), rows["video_id"].to_pylist())
+        fps, self._fps_of = distinct(rows["fps"])
+        self._fps: list[Fraction] = [Fraction(text) for text in fps.to_pylist()]
+        self._first = self._group(rows)
         self._readers: OrderedDict[str, SegmentReader] = OrderedDict()
         self._files = RangeFiles()
         self._lock = Lock()
@@ -74,7 +76,7 @@ class FeatureReader:
 
     def fps(self, key: Key) -> Fraction:
         """Frames a second of a recording, from the catalog alone."""
-        return Fraction(self._fps[self._span(key)[0]])
+        return self._fps[int(self._fps_of[self._span(key)[0]])]
 
     def ranges(self, key: Key) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Frame range ``start [S], stop [S]`` of every snippet."""
@@ -127,7 +129,11 @@ class FeatureReader:
             length = int(self._numbers["row_stop"][number]) - row
             low, high = max(start - snippet, 0), min(stop - snippet, length)
             if low < high:
-                yield self._segment(self._segments[number]), row + low, row + high
+                yield (
+                    self._segment(self._segments[int(self._segment_of[number])]),
+                    row + low,
+                    row + high,
+                )
 
     def _segment(self, name: str) -> SegmentReader:
         with self._lock:
@@ -150,10 +156,11 @@ class FeatureReader:
             ) from None
 
     @staticmethod
-    def _group(datasets: list[str], videos: list[str]) -> dict[Key, tuple[int, int]]:
-        """Range of extents of every recording; they lie next to each other."""
-        spans: dict[Key, tuple[int, int]] = {}
-        for number, key in enumerate(zip(datasets, videos, strict=True)):
-            first = spans[key][0] if key in spans else number
-            spans[key] = (first, number + 1)
-        return spans
+    def _group(rows: pa.Table) -> dict[Key, tuple[int, int]]:
+        """Range of extents of every recording; those of one lie next to each other."""
+        first = np.flatnonzero(rows["snippet_start"].to_numpy() == 0)
+        stop = np.append(first[1:], rows.num_rows)
+        names = rows.select(["dataset", "video_id"]).take(pa.array(first))
+        keys = zip(names["dataset"].to_pylist(), names["video_id"].to_pylist(), strict=True)
+        spans = zip(first.tolist(), stop.tolist(), strict=True)
+        return dict(zip(keys, spans, strict=True))

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from outspike import urls
-from outspike.errors import CorruptionError, UrlError
+from outspike.errors import CorruptionError, StoreError, UrlError
 from outspike.store.arrays import read_feature_set
 from outspike.store.catalog import Extents, Key
 from outspike.store.files import RangeFiles
@@ -41,7 +42,8 @@ class FsckReport:
 
     ``redo`` are the recordings, by feature set address, that readers cannot be given intact.
     ``orphans`` are segments in no catalog version up to the one checked: left by jobs that were
-    killed, or being written right now. They are harmless and no fault.
+    killed, or being written right now. They are harmless and no fault. ``damaged_attempts`` are
+    what :meth:`FeatureStore.forget` takes, so that the next extraction does the work again.
     """
 
     url: str
@@ -52,6 +54,7 @@ class FsckReport:
     faults: tuple[Fault, ...]
     orphans: tuple[tuple[str, str], ...]
     redo: tuple[tuple[str, Key], ...]
+    damaged_attempts: tuple[str, ...]
 
     @property
     def ok(self) -> bool:
@@ -77,16 +80,30 @@ class FsckReport:
         return "\n".join(lines)
 
 
-def fsck(store: FeatureStore) -> FsckReport:
+def fsck(store: FeatureStore, feature_set: str | None = None) -> FsckReport:
     """Read everything the catalog names at the store's version and check it.
 
     Attempts that were superseded are checked too; only what readers would be given is put on the
     list to redo.
+
+    Args:
+        store: checked as of its version.
+        feature_set: name, address or the beginning of one; None checks all.
+
+    Raises:
+        StoreError: the catalog names no such feature set.
     """
     rows = store.catalog()
+    if feature_set is not None:
+        rows = rows.filter(pc.starts_with(rows["feature_set"], pattern=feature_set))
+        if not rows.num_rows:
+            raise StoreError(
+                f"{store.url} version {store.version}: no feature set {feature_set!r}."
+            )
     extents = Extents(rows)
     table = rows.take(extents.order).to_pylist()
     faults = [*_group_faults(store, table), *_tiling_faults(extents, table)]
+    holed = {table[first]["attempt"] for first, _ in extents.broken_attempts()}
     by_segment: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in table:
         by_segment.setdefault((row["feature_set"], row["segment"]), []).append(row)
@@ -104,8 +121,9 @@ def fsck(store: FeatureStore) -> FsckReport:
         num_recordings=len({(row["dataset"], row["video_id"]) for row in table}),
         num_bytes=num_bytes,
         faults=tuple(faults),
-        orphans=tuple(_orphans(store.url, set(by_segment))),
+        orphans=tuple(_orphans(store.url, feature_set or "", set(by_segment))),
         redo=tuple(_to_redo(store, table, damaged, faults)),
+        damaged_attempts=tuple(sorted({attempt for attempt, _ in damaged} | holed)),
     )
 
 
@@ -161,7 +179,8 @@ class _Segment:
     def _check_bytes(self, reader: SegmentReader) -> None:
         for first, last, message in _damaged(reader):
             hit = [row for row in self._rows if row["row_start"] < last and row["row_stop"] > first]
-            self._add("crc", f"rows [{first}, {last}): {message}", hit)
+            if hit:  # rows that only a forgotten attempt named are no concern of this version
+                self._add("crc", f"rows [{first}, {last}): {message}", hit)
 
 
 def _damaged(reader: SegmentReader) -> Iterator[tuple[int, int, str]]:
@@ -172,7 +191,7 @@ def _damaged(reader: SegmentReader) -> Iterator[tuple[int, int, str]]:
         try:
             reader.read(first, last)
         except CorruptionError:
-            yield from reader.damaged_chunks(first, last)
+            yield from reader.damage(first, last)
 
 
 def _group_faults(store: FeatureStore, table: list[dict[str, Any]]) -> Iterator[Fault]:
@@ -220,16 +239,19 @@ def _to_redo(
     for row in store.extents.to_pylist():
         what = (row["feature_set"], (row["dataset"], row["video_id"]))
         served.add(what)
+        if what not in wanted:
+            continue
         if (row["attempt"], row["segment"]) in damaged or row["feature_set"] in broken_sets:
             hurt.add(what)
     return sorted((wanted - served) | hurt)
 
 
-def _orphans(store_url: str, named: set[tuple[str, str]]) -> list[tuple[str, str]]:
+def _orphans(store_url: str, prefix: str, named: set[tuple[str, str]]) -> list[tuple[str, str]]:
     """Folders below the feature sets that no catalog row names."""
     return [
         (address, segment)
         for address in _folders(urls.join(store_url, FEATURES))
+        if address.startswith(prefix)
         for segment in _folders(feature_set_url(store_url, address))
         if (address, segment) not in named
     ]

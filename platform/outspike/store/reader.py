@@ -86,14 +86,21 @@ class SegmentReader:
             self._direct_shards[shard] = layout.is_sequential(shard, index.tobytes())
         return self._direct_shards[shard]
 
-    def damaged_chunks(self, row_start: int, row_stop: int) -> Iterator[tuple[int, int, str]]:
-        """Row range and message of every chunk of a range that cannot be read back intact."""
+    def damage(self, row_start: int, row_stop: int) -> Iterator[tuple[int, int, str]]:
+        """Row ranges that cannot be read back intact, by whole chunks, with the first message."""
+        found: tuple[int, int, str] | None = None
         for first in range(row_start // CHUNK_ROWS * CHUNK_ROWS, row_stop, CHUNK_ROWS):
             last = min(first + CHUNK_ROWS, self.rows)
             try:
                 self.read(first, last)
             except CorruptionError as error:
-                yield first, last, str(error)
+                found = (first, last, str(error)) if found is None else (found[0], last, found[2])
+            else:
+                if found is not None:
+                    yield found
+                found = None
+        if found is not None:
+            yield found
 
     def _spans(self, row_start: int, row_stop: int) -> Iterator[tuple[int, int]]:
         """The rows asked for, widened to chunks and cut at shards."""

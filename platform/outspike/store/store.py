@@ -14,7 +14,14 @@ from outspike.errors import CorruptionError, StoreError, UrlError
 from outspike.recording import Recording
 from outspike.store import recordings as recordings_table
 from outspike.store.arrays import read_feature_set
-from outspike.store.catalog import CATALOG_SCHEMA, Extents, Key, Receipt, append_attempts
+from outspike.store.catalog import (
+    CATALOG_SCHEMA,
+    Extents,
+    Key,
+    Receipt,
+    append_attempts,
+    remove_attempts,
+)
 from outspike.store.delta import change, create_table, open_table, read_table, table_exists
 from outspike.store.features import FeatureReader
 from outspike.store.fingerprint import FeatureSetSpec
@@ -38,7 +45,7 @@ class FeatureStore:
     """One store as of one catalog version and one version of the recordings.
 
     Opened without a version it stands at the newest and moves on with its own commits; opened at a
-    version it stays there and takes no commits. Holds no connections and no secrets, so it may be
+    version it stays there and takes no changes. Holds no connections and no secrets, so it may be
     pickled and carried to other processes.
     """
 
@@ -101,6 +108,7 @@ class FeatureStore:
 
     def put_recordings(self, recordings: Sequence[Recording]) -> None:
         """Insert what is known of recordings, or replace it, by (dataset, video_id)."""
+        self._check_not_pinned()
         self.recordings_version = recordings_table.put(self.url, recordings)
         self.__dict__.pop("_recordings", None)
 
@@ -203,16 +211,33 @@ class FeatureStore:
             StoreError: an attempt is not whole (nothing is appended), the store was opened at a
                 version, or the table cannot be changed.
         """
+        self._check_not_pinned()
+        if receipts:
+            self._moved_to(append_attempts(self.url, receipts))
+        return self.version
+
+    def forget(self, attempts: Sequence[str]) -> int:
+        """Take attempts out of the catalog; returns the version without them.
+
+        Their recordings are work again, or served by an older whole attempt. Earlier versions keep
+        them, and no feature bytes are removed.
+        """
+        self._check_not_pinned()
+        if attempts:
+            self._moved_to(remove_attempts(self.url, attempts))
+        return self.version
+
+    def _check_not_pinned(self) -> None:
         if self.is_pinned:
             raise StoreError(
                 f"{self.url} was opened at version {self.version}, which never changes; open it "
-                "without a version to commit."
+                "without a version to change it."
             )
-        if receipts:
-            self.version = append_attempts(self.url, receipts)
-            self.__dict__.pop("extents", None)
-            self.__dict__.pop("_feature_sets", None)
-        return self.version
+
+    def _moved_to(self, version: int) -> None:
+        self.version = version
+        for name in ("extents", "_feature_sets"):
+            self.__dict__.pop(name, None)
 
     def done(self, fingerprint: str) -> set[tuple[str, str, str]]:
         """``(dataset, video_id, source_etag)`` of every recording readers would find.
