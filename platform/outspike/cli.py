@@ -51,6 +51,35 @@ def extract(arguments: Arguments = None) -> int:
     return app.QUARANTINED if result.bad_share > config.max_bad_share else app.DONE
 
 
+def train(arguments: Arguments = None) -> int:
+    """Train a detector on stored features and register it."""
+    from outspike.recipes import TRAIN_RECIPES
+
+    config = app.choose_config(
+        TRAIN_RECIPES,
+        default="msf-miniature",
+        prog="jobs/train.py",
+        description=(
+            "Train a detector on the features of a store, judge it once under its protocol, and "
+            "register it as a model. The same command goes on after an interruption, and finds a "
+            "finished run instead of repeating it.\n\n"
+            "examples:\n"
+            "  jobs/train.py                                   the spiking detector, small set\n"
+            "  jobs/train.py iefvad-miniature --num-workers 2  two workers share each batch\n"
+            "  jobs/train.py --optim.lr 3e-4 --seed 1          any setting by its dotted name\n"
+            "  jobs/train.py --num-workers 0                   in this process, without Ray"
+        ),
+        arguments=arguments,
+    )
+    from outspike.train import job  # after the arguments: it loads torch and the tracking library
+
+    if config.dry_run:
+        print(job.describe(config))
+        return app.DONE
+    print(job.train(config).table())
+    return app.DONE
+
+
 def tune(arguments: Arguments = None) -> int:
     """Search hyperparameters with Ray Tune."""
     from outspike.recipes import TUNE_RECIPES
@@ -208,6 +237,7 @@ def _plain(value: object) -> object:
 #: Commands whose options are those of a recipe.
 _JOBS: dict[str, Callable[[Arguments], int]] = {
     "extract": extract,
+    "train": train,
     "tune": tune,
     "predict": predict,
 }

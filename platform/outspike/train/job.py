@@ -120,6 +120,21 @@ def train(config: TrainConfig, *, register_model: bool = True) -> TrainResult:
     return result
 
 
+def describe(config: TrainConfig) -> str:
+    """What ``--dry-run`` prints: the resolved plan, from the catalog alone.
+
+    Raises:
+        OutspikeError: what :func:`train` would raise before it starts.
+    """
+    config = _located(config)
+    if config.resume is not None:
+        config = _stored(config, config.resume)
+    plan = make_plan(config)
+    name = config.resume or run_name(plan.config)
+    done = checkpoints.complete_steps(urls.join(config.storage, name))
+    return table([("run", name), *plan.table(), ("checkpoints at steps", done or "none")])
+
+
 def run_name(config: TrainConfig) -> str:
     """Name of a run: its model, and a hash of the settings and code that decide the weights."""
     told = training_hash(config) + _code_digest()
