@@ -65,7 +65,8 @@ def encode_recording(
     ``emit(name, rows [s, K, D], start [s], stop [s])`` gets the rows of encoder ``name`` in order,
     in the dtype of its feature set. Rows emitted before an error is raised are provisional: the
     caller drops them. With ``isolate`` a video is decoded in a child process under ``timeout_s``
-    and ``memory_mb``.
+    and ``memory_mb``. Event times become frames at the recording's ``fps``, or at that of
+    UCF-Crime-DVS where it gives none, from the stated start of the file, else its first event.
 
     Raises:
         MediaError: the recording cannot be read or encoded; ``reason`` says why.
@@ -137,13 +138,17 @@ def _encode_events(recording: Recording, encoders: Sequence[Encoder], emit: Emit
         raise MediaError(f"{recording.url}: the recording holds no event.", reason="no_events")
     source = _event_source(recording, reader, first)
     fan_out = _FanOut(recording, encoders, source, emit)
-    last_us = int(first.t[0])
+    end_us = int(first.t[0])
     with _clock_faults_of(recording):
         for chunk in chain([first], chunks):
-            _check_silence(recording, last_us, chunk)
+            _check_silence(recording, end_us, chunk.t)
             fan_out.push(chunk)
-            last_us = int(chunk.t[-1])
-        num_frames = int(source.event_clock.frame_of(np.array([last_us]))[0]) + 1
+            end_us = max(end_us, int(chunk.t.max()))
+        if reader.info.duration_us is not None:
+            stated_us = source.event_clock.anchor_us + reader.info.duration_us - 1
+            _check_silence(recording, end_us, np.array([stated_us], dtype=np.int64))
+            end_us = max(end_us, stated_us)
+        num_frames = int(source.event_clock.frame_of(np.array([end_us]))[0]) + 1
         return fan_out.finish(num_frames)
 
 
@@ -162,9 +167,8 @@ def _event_source(recording: Recording, reader: EventReader, first: Events) -> S
     )
 
 
-def _check_silence(recording: Recording, last_us: int, chunk: Events) -> None:
-    times = np.concatenate([np.array([last_us], dtype=np.int64), chunk.t])
-    silence_s = int(np.diff(times).max()) / 1e6
+def _check_silence(recording: Recording, last_us: int, times_us: NDArray[np.int64]) -> None:
+    silence_s = int(np.diff(times_us, prepend=last_us).max()) / 1e6
     if silence_s > MAX_SILENCE_S:
         raise MediaError(
             f"{recording.url}: no event for {silence_s:.0f} s, which no camera does; the time "
