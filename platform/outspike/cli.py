@@ -110,6 +110,34 @@ def tune(arguments: Arguments = None) -> int:
     return app.DONE if any(t["metric"] is not None for t in result.trials) else app.FAILED
 
 
+def evaluate(arguments: Arguments = None) -> int:
+    """Evaluate a registered model: figures with intervals, and the HTML report."""
+    from outspike.recipes import EVALUATE_RECIPES
+
+    config = app.choose_config(
+        EVALUATE_RECIPES,
+        default="miniature",
+        prog="jobs/evaluate.py",
+        description=(
+            "Score a model's test recordings from the store and versions it was trained on, and "
+            "write results.json and report.html: metrics with bootstrap intervals, the difference "
+            "from the motion floor (or another model), curves, and a timeline of each "
+            "recording.\n\n"
+            "examples:\n"
+            "  jobs/evaluate.py --model models:/ped2@champion --out report\n"
+            "  jobs/evaluate.py --model models:/ped2/4 --against models:/ped2/3"
+        ),
+        arguments=arguments,
+    )
+    from outspike.registry import evaluation  # after the arguments: it loads torch and MLflow
+
+    if config.dry_run:
+        print(evaluation.describe(config))
+        return app.DONE
+    print(evaluation.evaluate_model(config).table())
+    return app.DONE
+
+
 def promote(
     model: Word,
     margin: float = 0.0,
@@ -239,6 +267,7 @@ _JOBS: dict[str, Callable[[Arguments], int]] = {
     "extract": extract,
     "train": train,
     "tune": tune,
+    "evaluate": evaluate,
     "predict": predict,
 }
 _TOOLS: dict[str, Callable[..., int]] = {

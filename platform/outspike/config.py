@@ -383,6 +383,40 @@ class PredictConfig:
             raise ConfigError(f"num_actors={self.num_actors}: at least one, or leave it out.")
 
 
+# -------------------------------------------------------------------------------- evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """``jobs/evaluate.py``: a model in; figures with intervals and the HTML report out."""
+
+    model: str = "models:/miniature@champion"
+    """``models:/NAME@champion``, ``models:/NAME/VERSION``, or a bundle folder."""
+    protocol: str | None = None
+    """Evaluation rule; None takes the one the model was registered under."""
+    out: str = "outspike-report"
+    """Local folder or s3:// prefix for ``report.html`` and ``results.json``."""
+    against: str = "motion_floor"
+    """What to compare with on the very same recordings: ``motion_floor``, another model's address
+    or bundle folder, or ``none``."""
+    num_resamples: int = 1000
+    """Bootstrap resamples behind each interval."""
+    seed: int = 0
+    key_frames: bool = True
+    """Decode frames of the recordings and show them under the timelines."""
+    max_large: int = 24
+    """Recordings shown with a full timeline; the others are small curves."""
+    tracking_uri: str = "sqlite:///mlflow.db"
+    dry_run: bool = False
+    """Say what would be scored, from the catalog, and stop."""
+
+    def __post_init__(self) -> None:
+        if self.num_resamples < 0 or self.max_large < 0:
+            raise ConfigError(
+                f"num_resamples={self.num_resamples}, max_large={self.max_large}: not negative."
+            )
+
+
 # --------------------------------------------------------------------------- JSON and hashes
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from outspike.config import (
     DataConfig,
     EncoderConfig,
+    EvaluateConfig,
     ExtractConfig,
     IefVadConfig,
     MotionFloorConfig,
@@ -178,6 +179,17 @@ def tune_msf_miniature() -> TuneConfig:
 
 
 TUNE_RECIPES: dict[str, Callable[[], TuneConfig]] = {"msf-miniature": tune_msf_miniature}
+
+
+# ------------------------------------------------------------------------------- evaluating
+
+
+def evaluate_miniature() -> EvaluateConfig:
+    """The promoted miniature model under its own protocol, against the motion floor."""
+    return EvaluateConfig()
+
+
+EVALUATE_RECIPES: dict[str, Callable[[], EvaluateConfig]] = {"miniature": evaluate_miniature}
 
 
 # ------------------------------------------------------------------------------- predicting
