@@ -1,0 +1,89 @@
+"""Training on a real Ray: workers that die are replaced, and the result is the same."""
+
+import os
+import runpy
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+
+from outspike.cluster import ray_session
+from outspike.config import DataConfig, OptimConfig, StoreConfig, TrainConfig, WindowConfig
+from outspike.store.store import FeatureStore
+from outspike.train import checkpoint as checkpoints
+from outspike.train.job import train
+
+SMALL = runpy.run_path(str(Path(__file__).parents[1] / "train" / "conftest.py"))
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> TrainConfig:
+    folder = tmp_path_factory.mktemp("train")
+    store = FeatureStore.create(str(folder / "store"))
+    SMALL["fill"](store, SMALL["recordings_of"](8, 8), [SMALL["spec_of"]("motion")])
+    return TrainConfig(
+        data=DataConfig(dataset="tiny"),
+        store=StoreConfig(url=store.url),
+        detector=SMALL["DETECTORS"]["msf"],
+        encoders=(),
+        window=WindowConfig(length=8),
+        optim=OptimConfig(optimiser="sgd", lr=0.05),
+        protocol="folder",
+        steps=150,
+        bags_per_batch=8,
+        num_workers=2,
+        cpus_per_worker=0.5,
+        checkpoint_every=10,
+        storage=str(folder / "runs"),
+        tracking_uri=f"sqlite:///{folder}/mlflow.db",
+    )
+
+
+def train_workers() -> list[int]:
+    """Process ids of this cluster's Ray Train workers."""
+    actors = ray._private.state.actors().values()
+    return [
+        actor["Pid"]
+        for actor in actors
+        if "RayTrainWorker" in actor["ActorClassName"] and actor["State"] == "ALIVE"
+    ]
+
+
+def kill_a_worker_after(step: int, storage: str, killed: list[int]) -> None:
+    """Wait for the run's checkpoint at ``step``, then kill one of its workers."""
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        runs = list(Path(storage).iterdir()) if Path(storage).exists() else []
+        if runs and any(done >= step for done in checkpoints.complete_steps(str(runs[0]))):
+            victim = train_workers()[-1]
+            os.kill(victim, signal.SIGKILL)
+            killed += [victim, checkpoints.complete_steps(str(runs[0]))[-1]]
+            return
+        time.sleep(0.02)
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_a_killed_worker_is_replaced_and_the_weights_are_those_of_one_process(config, tmp_path):
+    """Two workers, one of them killed in the middle, end where one process without Ray ends."""
+    killed: list[int] = []
+    with ray_session(num_cpus=2):
+        killer = threading.Thread(target=kill_a_worker_after, args=(20, config.storage, killed))
+        killer.start()
+        result = train(config)
+        killer.join()
+    assert killed
+    assert killed[1] < config.steps
+    alone = train(
+        TrainConfig(**{**vars(config), "num_workers": 0, "storage": str(tmp_path / "alone")})
+    )
+    one, other = (checkpoints.load(found.checkpoint).model for found in (result, alone))
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=1e-4, atol=1e-5)
+    again = train(config)
+    assert (again.checkpoint, again.is_new) == (result.checkpoint, False)
