@@ -84,7 +84,7 @@ def test_the_grid_counts_the_published_snippets(golden):
 
 
 @pytest.mark.golden("ief_vad/extraction_toy*.npz")
-@pytest.mark.parametrize("chunk_frames", [7, 64])
+@pytest.mark.parametrize("chunk_frames", [23])
 def test_extraction_repeats_the_reference_loop(golden, chunk_frames):
     """Frames through both encoders, all ten crops, equal the reference whatever the chunks."""
     frames = np.ascontiguousarray(golden["in/frames_bgr"][..., ::-1])
