@@ -59,6 +59,22 @@ def schedule_value(name: str, step: int, total_steps: int, *, clamp: bool = True
     return DECAYS[decay](share, after * 5 // max(1, total_steps))
 
 
+def batch_scalar_factor(share: float, scale: Tensor, schedule: str | None, step: int) -> Tensor:
+    """What the published code multiplies the whole batch cost by (``gv_vad_ssls.md`` section 4.1).
+
+    Args:
+        share: of the anomalous half that is synthetic.
+        scale: lambda.
+        schedule: published strategy, entered 100 steps late as in the published code, or None.
+        step: true step.
+    """
+    value = 1.0
+    if schedule is not None:
+        late = step + _PUBLISHED_OFFSET
+        value = schedule_value(schedule, late, _PUBLISHED_STEPS, clamp=False)
+    return (1.0 - share) + share * scale * value
+
+
 class Ssls(nn.Module):
     """Weights of synthetic bags: fixed, scheduled, or learned.
 
@@ -86,20 +102,18 @@ class Ssls(nn.Module):
             self.rho = nn.Parameter(torch.tensor(config.scale if published else 0.0))
 
     def scale(self, step: int) -> Tensor:
-        """Lambda at a step, a scalar (with gradient only where it is learned)."""
+        """Lambda at a step, a scalar (with gradient only where it is learned).
+
+        Without the schedule in the published form, which applies it to the whole batch.
+        """
         if self.config.mode == "off":
             return torch.ones(())
         published = self.config.mode == "batch_scalar"
         if self.config.policy == "learned":
             return self.rho if published else self.config.scale * torch.sigmoid(self.rho)
-        if self.config.policy == "fixed":
+        if self.config.policy == "fixed" or published:
             return torch.tensor(self.config.scale)
-        if published:
-            factor = schedule_value(
-                self.config.schedule, step + _PUBLISHED_OFFSET, _PUBLISHED_STEPS, clamp=False
-            )
-        else:
-            factor = schedule_value(self.config.schedule, step, self.total_steps)
+        factor = schedule_value(self.config.schedule, step, self.total_steps)
         return torch.tensor(self.config.scale * factor)
 
     def weights(self, bags: Bags, step: int) -> Tensor:
@@ -129,7 +143,8 @@ class Ssls(nn.Module):
         if self.config.mode == "batch_scalar":
             # The published code overwrites the normal half's flags, so only anomalous bags count.
             anomalous = _global_share(bags.synthetic, bags.labels == 1, group)
-            factor = (1.0 - anomalous) + anomalous * self.scale(step).to(total)
+            strategy = self.config.schedule if self.config.policy == "schedule" else None
+            factor = batch_scalar_factor(anomalous, self.scale(step).to(total), strategy, step)
             log["total"] *= float(factor.detach())
             return total * factor, log
         if self.config.mode == "per_sample" and self.config.policy == "learned":

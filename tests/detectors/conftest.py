@@ -1,0 +1,67 @@
+"""Made-up bags for detector tests."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from outspike.detectors.bags import Bags, collate
+from outspike.store.bags import Bag
+
+
+def make_bag(
+    name, num_rows, widths, *, label=0, synthetic=False, num_crops=1, seed=0, class_name=None
+):
+    """A stored bag whose features lie on the 1/256 grid, so that sums of few of them are exact."""
+    rng = np.random.default_rng([seed, num_rows, *map(ord, name)])
+    start = np.arange(num_rows, dtype=np.int64) * 16
+    return Bag(
+        dataset="made-up",
+        video_id=name,
+        features={
+            key: (rng.integers(0, 257, (num_crops, num_rows, width)) / 256).astype(np.float16)
+            for key, width in widths.items()
+        },
+        start=start,
+        stop=start + 16,
+        num_frames=16 * num_rows,
+        fps=Fraction(25),
+        label=label,
+        class_name=class_name,
+        synthetic=synthetic,
+        intervals=None,
+        group=None,
+        split="train",
+    )
+
+
+@pytest.fixture
+def bag():
+    """Build one stored bag."""
+    return make_bag
+
+
+@pytest.fixture
+def batch():
+    """Build a collated batch: lengths and labels in, ``Bags`` out."""
+
+    def build(lengths, widths, *, labels=None, synthetic=None, step=0, dtype=None, **more) -> Bags:
+        labels = labels or [i % 2 for i in range(len(lengths))]
+        synthetic = synthetic or [False] * len(lengths)
+        bags = [
+            make_bag(f"v{i}", n, widths, label=labels[i], synthetic=synthetic[i], **more)
+            for i, n in enumerate(lengths)
+        ]
+        return collate(bags, step=step).to("cpu", dtype)
+
+    return build
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Bits of sums depend on how many threads share them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
