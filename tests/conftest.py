@@ -6,6 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine or the first compilation of a kernel is no failure of a property.
+settings.register_profile("outspike", deadline=None)
+settings.load_profile("outspike")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -80,7 +80,7 @@ def _cut(columns: Columns, count: int) -> Events:
     return Events(t, x, y, p)  # type: ignore[arg-type]  # the generator loses the dtypes
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _new_high(state: State, high: int, period: int) -> bool:
     """Take a high time word; False where it repeats or steps back within half a period."""
     if state[_HAS_TIME] == 0:
@@ -103,7 +103,7 @@ _VECT_12, _VECT_8 = Evt3.VECT_12, Evt3.VECT_8
 _TIME_LOW, _TIME_HIGH = Evt3.TIME_LOW, Evt3.TIME_HIGH
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _decode_evt3(
     words: NDArray[np.uint16],
     state: State,
@@ -117,7 +117,7 @@ def _decode_evt3(
         kind = word >> 12
         value = np.int64(word & 0xFFF)
         if kind == _TIME_HIGH:
-            if _new_high(state, value, _EVT3_PERIOD):
+            if _new_high(state, int(value), _EVT3_PERIOD):
                 state[_LOW] = 0
             continue
         if kind == _TIME_LOW:
@@ -158,7 +158,7 @@ _EVT2_ADDRESS, _EVT2_HIGH, _EVT2_ON = Evt2.ADDRESS_MASK, Evt2.TIME_HIGH, Evt2.CD
 _EVT2_LOW_MASK = (1 << Evt2.TIME.low_bits) - 1
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _decode_evt2(
     words: NDArray[np.uint32],
     state: State,
@@ -171,7 +171,7 @@ def _decode_evt2(
     for word in words:
         kind = word >> 28
         if kind == _EVT2_HIGH:
-            _new_high(state, np.int64(word & 0x0FFFFFFF), _EVT2_PERIOD)
+            _new_high(state, int(word & 0x0FFFFFFF), _EVT2_PERIOD)
         elif kind <= _EVT2_ON and state[_HAS_TIME]:
             high = state[_EPOCH] * _EVT2_PERIOD + state[_HIGH]
             t[count] = (high << _EVT2_LOW) | np.int64((word >> 22) & _EVT2_LOW_MASK)

@@ -1,0 +1,87 @@
+"""Counting keeps every event, and silence keeps its place."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from outspike.errors import AlignmentError, ConfigError
+from outspike.events.columns import Events
+from outspike.events.frames import (
+    count_frames,
+    voxel_grid,
+    windows_anchored_on_events,
+    windows_by_number,
+    windows_by_time,
+    windows_on_grid,
+)
+
+SIZE = (16, 12)
+
+
+def make(num: int, seed: int = 0, span_us: int = 1_000_000) -> Events:
+    rng = np.random.default_rng(seed)
+    return Events(
+        np.sort(rng.integers(0, span_us, num)),
+        rng.integers(0, SIZE[0], num).astype(np.uint16),
+        rng.integers(0, SIZE[1], num).astype(np.uint16),
+        rng.integers(0, 2, num).astype(np.uint8),
+    )
+
+
+@given(num=st.integers(1, 500), duration=st.integers(1000, 400_000), seed=st.integers(0, 50))
+def test_the_grid_counts_every_event_in_the_window_of_its_time(
+    num: int, duration: int, seed: int
+) -> None:
+    events = make(num, seed)
+    frames = count_frames(events, windows_on_grid(events.t, duration, anchor_us=0), SIZE)
+    per_window = np.bincount(events.t // duration, minlength=len(frames))
+    assert frames.sum(axis=(1, 2, 3)).tolist() == per_window.tolist()
+    assert int(frames[:, 1].sum()) == int(events.p.sum())
+
+
+@given(num=st.integers(20, 400), windows=st.integers(1, 20))
+def test_by_number_loses_no_event(num: int, windows: int) -> None:
+    events = make(num)
+    assert count_frames(events, windows_by_number(num, windows), SIZE).sum() == num
+
+
+@given(num=st.integers(1, 400), duration=st.integers(1000, 400_000))
+def test_the_old_rule_loses_no_event(num: int, duration: int) -> None:
+    events = make(num)
+    assert count_frames(events, windows_anchored_on_events(events.t, duration), SIZE).sum() == num
+
+
+def test_an_empty_window_by_time_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="holds no event"):
+        windows_by_time(np.array([0, 1, 1000]), 5)
+
+
+def test_a_count_above_the_type_is_an_error() -> None:
+    ones = np.zeros(300, dtype=np.uint16)
+    events = Events(np.zeros(300, np.int64), ones, ones, np.ones(300, np.uint8))
+    with pytest.raises(AlignmentError, match="300 events"):
+        count_frames(events, np.array([0, 300]), SIZE, np.uint8)
+
+
+def test_a_pixel_outside_the_sensor_is_an_error() -> None:
+    events = Events(
+        np.zeros(1, np.int64),
+        np.array([16], np.uint16),
+        np.zeros(1, np.uint16),
+        np.zeros(1, np.uint8),
+    )
+    with pytest.raises(AlignmentError, match="outside 16x12"):
+        count_frames(events, np.array([0, 1]), SIZE)
+
+
+def test_events_past_the_recording_are_an_error() -> None:
+    with pytest.raises(AlignmentError, match="window 3, the recording has 2"):
+        windows_on_grid(np.array([25]), 10, anchor_us=0, num_windows=2)
+
+
+@given(num=st.integers(1, 300), bins=st.integers(1, 9))
+def test_a_voxel_grid_keeps_the_sum_of_polarities(num: int, bins: int) -> None:
+    events = make(num)
+    grid = voxel_grid(events, bins, SIZE)
+    assert grid.sum() == pytest.approx(2 * int(events.p.sum()) - num, abs=1e-2)

@@ -1,0 +1,128 @@
+"""What is written is read back, cut anywhere; what is damaged gives one clear reason."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from outspike.errors import MediaError
+from outspike.events.columns import Events, concatenate
+from outspike.events.reader import open_events
+from outspike.events.write import write_events
+
+SIZE = (640, 480)
+
+
+@st.composite
+def recordings(draw: st.DrawFn) -> Events:
+    num = draw(st.integers(1, 300))
+    steps = draw(arrays(np.int64, num, elements=st.sampled_from([0, 0, 1, 30, 5000, 200_000])))
+    start = draw(st.integers(0, 2**25))
+    return Events(
+        start + np.cumsum(steps),
+        draw(arrays(np.uint16, num, elements=st.integers(0, SIZE[0] - 1))),
+        draw(arrays(np.uint16, num, elements=st.integers(0, SIZE[1] - 1))),
+        draw(arrays(np.uint8, num, elements=st.integers(0, 1))),
+    )
+
+
+@pytest.mark.parametrize("name", ["evt2", "evt3", "npz"])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(events=recordings(), num_events=st.integers(1, 400))
+def test_a_recording_survives_its_file_whatever_the_chunks(
+    tmp_path: Path, name: str, events: Events, num_events: int
+) -> None:
+    """decode(encode(x)) = x for every format, streamed in pieces of any length."""
+    path = tmp_path / f"recording.{name}"
+    write_events(path, events, format=name, size=SIZE, anchor_us=0)  # type: ignore[arg-type]
+    reader = open_events(str(path))
+    assert (reader.info.width, reader.info.height) == SIZE
+    assert reader.info.anchor_us == 0
+    found = concatenate(list(reader.chunks(num_events)))
+    for column in ("t", "x", "y", "p"):
+        np.testing.assert_array_equal(getattr(found, column), getattr(events, column))
+
+
+@pytest.mark.media
+@pytest.mark.parametrize("name", ["evt2_gen3_vga.raw", "evt3_gen41_hd.raw"])
+def test_real_recordings_decode_to_the_expected_columns(media: Path, name: str) -> None:
+    """Hashes of all four columns, times as stored."""
+    expected = json.loads((media / "events" / "expected.json").read_text())[name]
+    events = concatenate(list(open_events(str(media / "events" / name)).chunks(10_000)))
+    assert len(events) == expected["events"]
+    for column in ("t", "x", "y", "p"):
+        found = hashlib.sha256(np.ascontiguousarray(getattr(events, column)).tobytes())
+        assert found.hexdigest() == expected[f"sha256_{column}"], column
+
+
+def _words(path: Path, words: list[int]) -> str:
+    path.write_bytes(b"% evt 3.0\n" + np.array(words, dtype="<u2").tobytes())
+    return str(path)
+
+
+def test_low_time_words_that_step_back_do_not_turn_time_back(tmp_path: Path) -> None:
+    """Readout jitter within one high word gives the running maximum (not another 4,096 us)."""
+    url = _words(
+        tmp_path / "a.raw", [0x8001, 0x6010, 0x0005, 0x2003, 0x600B, 0x2803, 0x6012, 0x2003]
+    )
+    events = concatenate(list(open_events(url).chunks()))
+    assert events.t.tolist() == [4112, 4112, 4114]
+    assert events.p.tolist() == [0, 1, 0]
+
+
+def test_the_high_time_word_may_wrap(tmp_path: Path) -> None:
+    """A step from 4095 to 0 is the next epoch of 2^24 us."""
+    url = _words(tmp_path / "a.raw", [0x8FFF, 0x6000, 0x0001, 0x2001, 0x8000, 0x6000, 0x2001])
+    events = concatenate(list(open_events(url).chunks()))
+    assert events.t.tolist() == [4095 << 12, 4096 << 12]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty"),
+        (b"minutes of a meeting", "unknown_format"),
+        (b"% evt 3.0\n\x00\x80\x01", "truncated"),
+        (b"% evt 4.0\n\x00\x80", "unknown_format"),
+        (b"PK\x03\x04 not really", "corrupt"),
+    ],
+)
+def test_damaged_files_give_a_reason(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "bad.raw"
+    path.write_bytes(content)
+    with pytest.raises(MediaError, match=r"bad\.raw") as caught:
+        list(open_events(str(path)).chunks())
+    assert caught.value.reason == reason
+
+
+def test_an_absent_file_is_unreadable(tmp_path: Path) -> None:
+    with pytest.raises(MediaError) as caught:
+        open_events(str(tmp_path / "none.raw"))
+    assert caught.value.reason == "unreadable"
+
+
+def test_events_outside_the_given_size_are_refused(tmp_path: Path) -> None:
+    url = _words(tmp_path / "a.raw", [0x8001, 0x6010, 0x0005, 0x2300])
+    with pytest.raises(MediaError, match="outside the configured size 320x240"):
+        list(open_events(url, size=(320, 240)).chunks())
+
+
+def test_an_npz_without_polarity_names_the_column(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, t=np.arange(3), x=np.arange(3), y=np.arange(3))
+    with pytest.raises(MediaError, match="no column p"):
+        open_events(str(path))
+
+
+def test_signed_polarity_of_an_npz_is_stored_as_zero_and_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, t=np.arange(3), x=np.arange(3), y=np.arange(3), p=np.array([-1, 1, -1]))
+    (chunk,) = open_events(str(path)).chunks()
+    assert chunk.p.tolist() == [0, 1, 0]
