@@ -73,7 +73,7 @@ extents = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(receipts=st.lists(extents, max_size=9), seed=st.integers(0, 99))
 def test_the_newest_whole_attempt_wins_whatever_else_is_there(receipts, seed):
     """Against the rule written as plain loops, for heaps of whole, half and repeated attempts."""
@@ -127,6 +127,15 @@ def test_commits_from_many_processes_lose_no_row(store, kit):
         assert worker.exitcode == 0
     found = FeatureStore.open(store.url)
     assert sorted(found.catalog()["attempt"].to_pylist()) == sorted(r.attempt for r in receipts)
+
+
+def test_a_store_may_be_made_by_several_at_once(tmp_path):
+    """Whoever is first makes it, the others open it."""
+    url = str(tmp_path / "store")
+    with ThreadPoolExecutor(6) as pool:
+        stores = list(pool.map(lambda _: FeatureStore.open_or_create(url), range(6)))
+    assert {store.version for store in stores} == {0}
+    assert FeatureStore.open(url).catalog().num_rows == 0
 
 
 def test_labels_put_from_many_threads_lose_no_row(store):

@@ -119,6 +119,7 @@ class SegmentWriter:
         self._open: _Attempt | None = None
         self._ended: list[_Attempt] = []
         self._ended_since = 0.0
+        self._ended_bytes = 0
         self._receipts: list[Receipt] = []
         try:
             ensure_feature_set(store_url, spec)
@@ -203,6 +204,7 @@ class SegmentWriter:
         if not self._ended:
             self._ended_since = self._clock()
         self._ended.append(attempt)
+        self._ended_bytes += attempt.num_rows * self.spec.row_bytes
         if self._is_due():
             self.flush()
 
@@ -221,7 +223,7 @@ class SegmentWriter:
         self._write([attempt for attempt in self._ended if attempt.num_rows])
         for attempt in self._ended:
             self._receipts.extend(self._receipts_of(attempt))
-        self._ended = []
+        self._ended, self._ended_bytes = [], 0
 
     def drain(self) -> list[Receipt]:
         """Receipts of attempts that became durable since the last call; closes a segment if due."""
@@ -248,9 +250,8 @@ class SegmentWriter:
         return self._open
 
     def _is_due(self) -> bool:
-        size = sum(attempt.num_rows for attempt in self._ended) * self.spec.row_bytes
         age = self._clock() - self._ended_since
-        return size >= self._max_bytes or age >= self._max_seconds
+        return self._ended_bytes >= self._max_bytes or age >= self._max_seconds
 
     def _checked_rows(self, key: str, rows: NDArray[np.floating]) -> NDArray[Any]:
         spec = self.spec
