@@ -132,9 +132,9 @@ def evaluate(arguments: Arguments = None) -> int:
     from outspike.registry import evaluation  # after the arguments: it loads torch and MLflow
 
     if config.dry_run:
-        print(evaluation.describe(config))
+        print(app.table(evaluation.describe(config)))
         return app.DONE
-    print(evaluation.evaluate_model(config).table())
+    print(app.table(evaluation.evaluate_model(config).rows()))
     return app.DONE
 
 

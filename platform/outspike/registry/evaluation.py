@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from outspike import urls
-from outspike.app import table
 from outspike.config import EvaluateConfig
 from outspike.evaluate.evaluate import evaluate
 from outspike.evaluate.protocols import Protocol, get_protocol
@@ -39,8 +38,8 @@ class Evaluation:
     report_url: str
     results_url: str
 
-    def table(self) -> str:
-        """The short table that ends the job."""
+    def rows(self) -> list[tuple[str, object]]:
+        """Lines of the short table that ends the job."""
         rows: list[tuple[str, object]] = [
             ("model", self.model),
             ("protocol", f"{self.results.protocol['name']} v{self.results.protocol['version']}"),
@@ -59,7 +58,7 @@ class Evaluation:
                 text += f"  against {floor.name} {difference}, {floor.verdict(name)}"
             rows.append((METRIC_TITLES[name], text))
         rows += [("results", self.results_url), ("report", self.report_url)]
-        return table(rows)
+        return rows
 
 
 def evaluate_model(config: EvaluateConfig) -> Evaluation:
@@ -99,8 +98,8 @@ def evaluate_model(config: EvaluateConfig) -> Evaluation:
     return Evaluation(model=model, results=results, report_url=report_url, results_url=results_url)
 
 
-def describe(config: EvaluateConfig) -> str:
-    """What :func:`evaluate_model` would score, without scoring it.
+def describe(config: EvaluateConfig) -> list[tuple[str, object]]:
+    """Lines that say what :func:`evaluate_model` would score, without scoring it.
 
     Raises:
         RegistryError, StoreError: as there.
@@ -113,16 +112,14 @@ def describe(config: EvaluateConfig) -> str:
         for recording in open_pinned(bundle).recordings_by_key().values()
         if recording.split == "test" and protocol.dataset in ("*", recording.dataset)
     ]
-    return table(
-        [
-            ("model", model),
-            ("protocol", f"{protocol.label}: {', '.join(protocol.metrics)}"),
-            ("store", f"{bundle.provenance['store']} at {bundle.provenance['catalog_version']}"),
-            ("recordings", f"{len(recordings)} in the test split"),
-            ("against", config.against),
-            ("would write", urls.join(config.out, "report.html")),
-        ]
-    )
+    return [
+        ("model", model),
+        ("protocol", f"{protocol.label}: {', '.join(protocol.metrics)}"),
+        ("store", f"{bundle.provenance['store']} at {bundle.provenance['catalog_version']}"),
+        ("recordings", f"{len(recordings)} in the test split"),
+        ("against", config.against),
+        ("would write", urls.join(config.out, "report.html")),
+    ]
 
 
 def _load(config: EvaluateConfig, address: str, folder: Path) -> tuple[str, Bundle]:
