@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import pyarrow as pa
-from deltalake import DeltaTable
+from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from outspike import urls
@@ -35,10 +35,12 @@ def create_table(store_url: str, name: str, schema: pa.Schema) -> None:
         DeltaTable.create(
             _table_address(url),
             schema=schema,
-            mode="ignore",
+            mode="error",
             name=f"outspike {name}",
             configuration={FORMAT_KEY: str(FORMAT), "delta.enableExpiredLogCleanup": "false"},
             storage_options=urls.storage_options().for_deltalake(url),
+            # a second try would put the table's description into version 1 of another's table
+            commit_properties=CommitProperties(max_commit_retries=0),
             raise_if_key_not_exists=False,  # the format key is ours
         )
     except _LIBRARY_ERRORS as error:
