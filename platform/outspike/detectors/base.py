@@ -98,6 +98,17 @@ class Detector(nn.Module, ABC):
         return bags.mask
 
 
+def probabilities(logits: Tensor) -> Tensor:
+    """Logistic function whose last bit does not depend on an element's place in the tensor.
+
+    The vectorised float32 routine on a CPU rounds the elements left over at the end differently, so
+    the same logit would get another score in a batch of another size.
+    """
+    if logits.device.type == "cpu" and logits.dtype == torch.float32:
+        return torch.sigmoid(logits.double()).float()
+    return torch.sigmoid(logits)
+
+
 def require_labels(bags: Bags) -> None:
     """Raise BagError naming the bags whose label is unknown."""
     unknown = (bags.labels < 0).nonzero()[:, 0].tolist()

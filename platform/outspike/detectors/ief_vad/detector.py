@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from outspike.config import IefVadConfig
 from outspike.detectors.bags import Bags, Scores
-from outspike.detectors.base import Detector, LossTerm, own_bags, require_draws, require_labels
+from outspike.detectors.base import (
+    Detector,
+    LossTerm,
+    own_bags,
+    probabilities,
+    require_draws,
+    require_labels,
+)
 from outspike.detectors.draws import subkeys
 from outspike.detectors.ief_vad.fusion import Fused, UncertaintyFusion
 from outspike.detectors.ief_vad.losses import classification_term, disagreement, divergence
@@ -89,7 +96,7 @@ class IefVad(Detector):
             extras = cut(image, event, mask)
         else:
             extras = self._whole(image, event, mask, None)
-        by_crop = torch.sigmoid(extras["logits"]).view(bags.num_bags, num_crops, -1)
+        by_crop = probabilities(extras["logits"]).view(bags.num_bags, num_crops, -1)
         return Scores(snippet=by_crop.mean(dim=1) * bags.mask, extras=extras)
 
     def loss(self, bags: Bags, scores: Scores) -> list[LossTerm]:

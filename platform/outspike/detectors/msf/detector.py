@@ -9,7 +9,14 @@ from torch import Tensor, nn
 
 from outspike.config import MsfConfig
 from outspike.detectors.bags import Bags, Scores
-from outspike.detectors.base import Detector, LossTerm, own_bags, require_draws, require_labels
+from outspike.detectors.base import (
+    Detector,
+    LossTerm,
+    own_bags,
+    probabilities,
+    require_draws,
+    require_labels,
+)
 from outspike.detectors.batch_stats import MaskedBatchNorm1d
 from outspike.detectors.draws import keyed_dropout, subkeys
 from outspike.detectors.inputs import Standardise, fit_standardise
@@ -166,7 +173,7 @@ class Msf(Detector):
         features, state = self.features(x_BTF, mask=mask, stats=stats, keys=keys, state=state)
         if keys is not None:
             features = keyed_dropout(features, self.config.dropout, keys, len(DILATIONS) + 1)
-        return torch.sigmoid(self.classifier(features)[..., 0]), state
+        return probabilities(self.classifier(features)[..., 0]), state
 
     def features(
         self,

@@ -1,0 +1,93 @@
+"""What every detector promises; a new one is added to ``CONFIGS`` and has to keep it."""
+
+import pytest
+import torch
+
+from outspike.config import IefVadConfig, MotionFloorConfig, MsfConfig
+from outspike.detectors import DETECTORS, build
+from outspike.errors import BagError, ConfigError
+
+CONFIGS = {
+    "msf": MsfConfig(width=16, hidden=4),
+    "ief_vad": IefVadConfig(
+        image_width=8, event_width=8, width=8, num_layers=1, num_heads=2, refinement_steps=1
+    ),
+    "motion_floor": MotionFloorConfig(),
+}
+
+
+def test_every_detector_is_under_contract():
+    """A detector that is registered is tested here."""
+    assert set(CONFIGS) == set(DETECTORS)
+
+
+@pytest.fixture(params=sorted(CONFIGS))
+def detector(request, batch):
+    """Each detector, ready to score."""
+    torch.manual_seed(0)
+    made = build(CONFIGS[request.param])
+    if not made.trainable:
+        made.fit([batch([9, 7, 5], made.feature_sets, labels=[0, 1, 0])])
+    return made
+
+
+def test_scores_are_probabilities_one_a_snippet(detector, batch):
+    """``[B, S]`` in [0, 1], single precision, zero at padding, finite."""
+    bags = batch([6, 2, 9], detector.feature_sets)
+    scores = detector.eval()(bags).snippet
+    assert scores.shape == (3, 9)
+    assert scores.dtype == torch.float32
+    assert ((scores >= 0) & (scores <= 1)).all()
+    assert (scores[bags.mask] > 0).all()
+    assert not scores[~bags.mask].any()
+
+
+def test_a_bag_scores_the_same_in_any_company(detector, batch):
+    """Order and neighbours change nothing that rounding would not."""
+    bags = batch([6, 2, 9], detector.feature_sets)
+    detector.eval()
+    scores = detector(bags).snippet
+    torch.testing.assert_close(detector(bags.take([2, 0, 1])).snippet, scores[[2, 0, 1]])
+
+
+def test_weights_survive_the_round_trip_through_a_state_dict(detector, batch):
+    """A fresh detector of the same config with the same state gives the same bits."""
+    bags = batch([6, 2], detector.feature_sets)
+    other = build(detector.config)
+    other.load_state_dict(detector.state_dict(), strict=True)
+    assert torch.equal(other.eval()(bags).snippet, detector.eval()(bags).snippet)
+
+
+def test_another_width_is_named(detector, batch):
+    """The first bag, the feature set and both widths are in the message."""
+    name, width = next(iter(detector.feature_sets.items()))
+    wrong = {**detector.feature_sets, name: width + 1}
+    with pytest.raises(BagError, match=rf"made-up/v0: features '{name}' are {width + 1} wide"):
+        detector(batch([3], wrong))
+
+
+def test_an_absent_feature_set_is_named(detector, batch):
+    """The sets found and the one missing are in the message."""
+    name = next(iter(detector.feature_sets))
+    with pytest.raises(BagError, match=rf"\['other'\].*'{name}'"):
+        detector(batch([3], {"other": 4}))
+
+
+def test_terms_have_one_owner_row_and_one_count_a_unit(detector, batch):
+    """Shapes of loss terms fit together, whatever the detector."""
+    bags = batch([6, 2, 9], detector.feature_sets)
+    for term in detector.loss(bags, detector.train()(bags)):
+        assert term.values.shape == term.counts.shape == term.bags.shape[:1]
+        assert term.bags.dtype == torch.int64
+        assert term.values.isfinite().all()
+        assert (term.counts > 0).all()
+
+
+def test_an_unknown_kind_is_refused_with_the_known_ones():
+    """A config of no detector says which there are."""
+
+    class Odd:
+        kind = "odd"
+
+    with pytest.raises(ConfigError, match="motion_floor"):
+        build(Odd())
