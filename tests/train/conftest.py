@@ -3,12 +3,14 @@
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from outspike.config import (
     DataConfig,
+    DetectorConfig,
     IefVadConfig,
     MsfConfig,
     OptimConfig,
@@ -118,13 +120,13 @@ DETECTORS = {
 
 @pytest.fixture
 def config_of(store_url: str, tmp_path: Path) -> Callable[..., TrainConfig]:
-    """Configs over the small store: ``config_of("msf", steps=3)``."""
+    """Configs over the small store: ``config_of("msf", steps=3)``, or any detector's config."""
 
-    def make(detector: str = "msf", **changes: object) -> TrainConfig:
+    def make(detector: str | DetectorConfig = "msf", **changes: object) -> TrainConfig:
         settings: dict[str, object] = {
             "data": DataConfig(dataset="tiny"),
             "store": StoreConfig(url=store_url),
-            "detector": DETECTORS[detector],
+            "detector": DETECTORS[detector] if isinstance(detector, str) else detector,
             "encoders": (),
             "window": WindowConfig(rule="uniform", length=8),
             "optim": OptimConfig(lr=3e-3),
@@ -153,3 +155,9 @@ def filled_store() -> Callable[..., None]:
         store.put_recordings(recordings)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def small_data() -> SimpleNamespace:
+    """The makers of this file, for tests with stores of their own."""
+    return SimpleNamespace(recordings=recordings_of, fill=fill)

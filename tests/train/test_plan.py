@@ -42,7 +42,7 @@ def test_a_holdout_is_trained_on_by_nobody(config_of):
     ("changes", "error", "told"),
     [
         ({"store": {"version": 999}}, StoreError, "999"),
-        ({"detector": {"width": 9}}, ConfigError, "8 wide.*expects 9"),
+        ({"detector": {"width": 9}}, ConfigError, "8 wide.*reads 9"),
         ({"detector": {"feature_set": "clip"}}, StoreError, "no feature set 'clip'.*motion"),
         ({"data": {"dataset": "other"}}, DatasetError, "'other'.*20 of tiny/train"),
         ({"bags_per_batch": 40}, DatasetError, "has 10 normal bags.*takes 20"),

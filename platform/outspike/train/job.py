@@ -38,7 +38,7 @@ from outspike.train.logging import Progress
 from outspike.train.loop import run
 from outspike.train.optim import load_weights
 from outspike.train.plan import TrainingPlan, make_plan
-from outspike.train.step import PLACE_FIELDS, Learner, World, training_hash
+from outspike.train.step import PLACE_FIELDS, Learner, World, require_same_config, training_hash
 
 logger = logging.getLogger(__name__)
 
@@ -188,6 +188,7 @@ def _conclude(
 ) -> TrainResult:
     """Bundle the chosen weights, judge them under the protocol, and register them."""
     newest = checkpoints.load(checkpoints.folder_of(run_url, plan.last_step))
+    require_same_config(newest, plan.config)
     step = newest.step if newest.best_step is None else newest.best_step
     chosen = (
         newest if step == newest.step else checkpoints.load(checkpoints.folder_of(run_url, step))

@@ -146,7 +146,8 @@ def _feature_sets(config: TrainConfig, store: FeatureStore) -> dict[str, Feature
         if found.width != width:
             raise ConfigError(
                 f"{config.store.url}: features {found.address} are {found.width} wide, detector "
-                f"{config.detector.kind!r} expects {width}; set its width to {found.width}."
+                f"{config.detector.kind!r} reads {width}; give the detector that width, or extract "
+                "features it can read."
             )
     return chosen
 

@@ -171,12 +171,7 @@ class Learner:
         Raises:
             CheckpointError: it is of another config, or its tensors do not fit.
         """
-        if checkpoint.config_hash != training_hash(self.config):
-            raise CheckpointError(
-                f"The checkpoint at step {checkpoint.step} was made with another config (hash "
-                f"{checkpoint.config_hash[:12]}, this one is {training_hash(self.config)[:12]}); "
-                "resume with the config stored beside the run, or start a new run."
-            )
+        require_same_config(checkpoint, self.config)
         load_weights(self.objective, checkpoint.model)
         load_state_tensors(self.objective, self.optimiser, checkpoint.optimiser)
 
@@ -223,6 +218,17 @@ def training_hash(config: TrainConfig) -> str:
     return config_hash(
         dataclasses.replace(config, **{name: getattr(neutral, name) for name in PLACE_FIELDS})
     )
+
+
+def require_same_config(checkpoint: Checkpoint, config: TrainConfig) -> None:
+    """Raise CheckpointError unless the checkpoint was made with this config."""
+    expected = training_hash(config)
+    if checkpoint.config_hash != expected:
+        raise CheckpointError(
+            f"The checkpoint at step {checkpoint.step} was made with another config (hash "
+            f"{checkpoint.config_hash[:12]}, this one is {expected[:12]}); resume with the config "
+            "stored beside the run, or start a new run."
+        )
 
 
 def _not_finite(step: int, losses: Mapping[str, float], norm: float, bags: Bags) -> str:
