@@ -59,7 +59,7 @@ class Resamples:
         undefined = num_resamples - len(defined)
         if undefined > _MAX_UNDEFINED_SHARE * num_resamples:
             return Interval(
-                reason=f"undefined in {undefined} of {num_resamples} resamples: too few videos"
+                reason=f"too few videos: undefined in {undefined} of {num_resamples} resamples"
             )
         tail = (1 - self.level) / 2
         low, high = np.quantile(defined, [tail, 1 - tail])

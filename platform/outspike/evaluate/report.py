@@ -338,7 +338,7 @@ def _score_panel(data: Evaluated, protocol: Protocol, unit: str) -> Markup:
         edges,
         label=f"Distribution of the scores of normal and anomalous {unit}",
         x_label="score",
-        y_label=f"{unit}, each kind to its own peak",
+        y_label="relative frequency",
     )
 
 
