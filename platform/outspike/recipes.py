@@ -86,7 +86,7 @@ def msf_miniature() -> TrainConfig:
     return TrainConfig(
         name="miniature",
         data=MINIATURE,
-        detector=MsfConfig(),
+        detector=MsfConfig(width=569),
         encoders=(EVENT_PYRAMID,),
         protocol="miniature",
     )
@@ -100,6 +100,16 @@ def iefvad_miniature() -> TrainConfig:
         detector=IefVadConfig(width=128, num_heads=4, refinement_steps=4),
         encoders=(FRAME_PYRAMID, EVENT_PYRAMID),
         optim=OptimConfig(lr=3e-4),
+    )
+
+
+def msf_folder() -> TrainConfig:
+    """The spiking detector on your own labelled recordings (``--data.root``)."""
+    return dataclasses.replace(
+        msf_miniature(),
+        name="my-model",
+        data=DataConfig(dataset="folder", root="recordings"),
+        protocol="folder",
     )
 
 
@@ -148,6 +158,7 @@ def iefvad_ucf() -> TrainConfig:
 
 TRAIN_RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "msf-miniature": msf_miniature,
+    "msf-folder": msf_folder,
     "iefvad-miniature": iefvad_miniature,
     "floor-miniature": floor_miniature,
     "msf-ucf": msf_ucf,
