@@ -18,7 +18,7 @@ ANOMALIES = tuple(name for name in STORIES if name != "Normal")
 
 _RATES = (Fraction(10), Fraction(25, 2), Fraction(25))
 _NOISE_EVENTS_PER_FRAME = 12.0
-_NOISE_SIGMA = 3.0
+_NOISE_SIGMA = 2.0
 _GENERATED_NOISE_SIGMA = 0.6
 
 

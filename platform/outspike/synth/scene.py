@@ -11,6 +11,9 @@ WIDTH, HEIGHT = 160, 120
 
 _NUM_NOISE_FIELDS = 16
 
+#: Largest share by which flickering lamps change the light.
+LAMP_FLICKER = 0.075
+
 Rng = np.random.Generator
 
 
@@ -28,6 +31,7 @@ class Layout:
     verge: int
     flow: int
     tree_x: int
+    bin_x: int
 
     @classmethod
     def draw(cls, rng: Rng) -> "Layout":
@@ -42,7 +46,8 @@ class Layout:
             road=road,
             verge=road + int(rng.integers(28, 32)),
             flow=int(rng.choice([-1, 1])),
-            tree_x=int(rng.integers(12, WIDTH - 30)),
+            tree_x=int(rng.integers(12, WIDTH // 2 - 12)),
+            bin_x=int(rng.integers(WIDTH // 2 + 12, WIDTH - 20)),
         )
 
     def lane(self, direction: int) -> float:
@@ -99,6 +104,8 @@ def background(layout: Layout, rng: Rng) -> NDArray[np.float32]:
         scene[y] *= 0.93
     for x in range(0, WIDTH, 14):  # lane marks
         scene[round(layout.median), x : x + 7] = 205
+    bin_y = (layout.forecourt + layout.walkway) // 2
+    scene[bin_y : bin_y + 9, layout.bin_x - 3 : layout.bin_x + 4] = (60, 70, 66)
     return scene
 
 
@@ -106,9 +113,7 @@ def render(
     layout: Layout, scene: NDArray[np.float32], actors: Sequence[Actor], num_frames: int, rng: Rng
 ) -> Iterator[NDArray[np.float32]]:
     """Frames ``[H, W, 3]`` in 0..255 before any sensor: drifting light, a swaying tree, actors."""
-    daylight = rng.uniform(0.82, 1.08)
-    cloud_depth, cloud_frames = rng.uniform(0.0, 0.06), rng.uniform(120, 300)
-    phase = rng.uniform(0, 2 * np.pi)
+    light, phase = _exposure(num_frames, rng), rng.uniform(0, 2 * np.pi)
     crown, sway_frames = _tree(rng), rng.uniform(14, 30)
     for frame in range(num_frames):
         canvas = scene.copy()
@@ -118,9 +123,24 @@ def render(
             place = actor.place(frame)
             if place is not None:
                 paint(canvas, actor.look(frame), *place)
-        light = daylight * (1 + cloud_depth * np.sin(2 * np.pi * frame / cloud_frames + phase))
-        canvas *= np.float32(light)
+        canvas *= light[frame]
         yield canvas
+
+
+def _exposure(num_frames: int, rng: Rng) -> NDArray[np.float32]:
+    """Brightness of every frame ``[F]``: drifting clouds, and lamps that flicker for a while.
+
+    Lamp flicker moves every pixel by a few per cent. That is a lot of motion to whoever adds up
+    frame differences, stays below the threshold of an event pixel, and is no anomaly.
+    """
+    frames = np.arange(num_frames)
+    cloud = np.sin(2 * np.pi * (frames / rng.uniform(120, 300) + rng.random()))
+    level = rng.uniform(0.85, 1.05) * (1 + rng.uniform(0.0, 0.05) * cloud)
+    for _ in range(rng.poisson(num_frames / 120)):
+        start, lasts = int(rng.integers(0, num_frames)), int(rng.integers(20, 60))
+        flicker = rng.uniform(-1, 1, num_frames) * LAMP_FLICKER
+        level *= np.where((frames >= start) & (frames < start + lasts), 1 + flicker, 1)
+    return level.astype(np.float32)
 
 
 def paint(canvas: NDArray[np.float32], sprite: Sprite, x: float, y: float) -> None:
@@ -175,6 +195,25 @@ def flame(rng: Rng, size: float) -> Sprite:
     heat = np.clip(1.2 - distance, 0, 1)[..., None]
     colour = np.concatenate([230 + 25 * heat, 90 + 140 * heat, 20 + 110 * heat], axis=2)
     return Sprite.of(colour, cover)
+
+
+def glow(rng: Rng, radius: float) -> Sprite:
+    """The light that a fire throws on the ground around it, at one moment."""
+    side = int(2 * radius) + 3
+    y, x = np.mgrid[:side, :side] - side / 2
+    fall_off = np.clip(1 - np.hypot(x, 1.6 * y) / radius, 0, 1)
+    colour = np.empty((side, side, 3), dtype=np.float32)
+    colour[:] = (255, 190, 110)
+    return Sprite.of(colour, fall_off * rng.uniform(0.05, 0.5))
+
+
+def smoke(rng: Rng) -> Sprite:
+    """One moment of a ragged cloud."""
+    height, width = 50, 40
+    y, x = np.mgrid[:height, :width] - np.array([height, width])[:, None, None] / 2
+    ragged = 0.5 + 0.9 * _smooth_noise(rng, 7)[:height, :width]
+    cover = np.clip((1 - np.hypot(x / width, y / height) * 2) * ragged * 2, 0, 0.9)
+    return Sprite.of(np.full((height, width, 3), rng.uniform(30, 70)), cover)
 
 
 def debris(rng: Rng) -> Sprite:

@@ -17,7 +17,9 @@ from outspike.synth.scene import (
     Sprite,
     debris,
     flame,
+    glow,
     person,
+    smoke,
     vehicle,
 )
 
@@ -39,8 +41,8 @@ def everyday(layout: Layout, num_frames: int, rng: Rng) -> Story:
 
 
 def collision(layout: Layout, num_frames: int, rng: Rng) -> Story:
-    """A car swerves into one of the other lane; fragments fly, both stop and shudder."""
-    start, stop = _when(num_frames, rng, 70, 100)
+    """A car swerves into one of the other lane; fragments fly, both stop, and smoke rises."""
+    start, stop = _when(num_frames, rng, 80, 110)
     impact = start + 16
     others = _traffic(layout, num_frames, rng, cars_until=start - 45)
     x, speed = rng.uniform(0.35, 0.65) * WIDTH, rng.uniform(2.2, 3.2)
@@ -65,19 +67,20 @@ def collision(layout: Layout, num_frames: int, rng: Rng) -> Story:
             )
 
         actors.append(Actor(place=place, look=_always(sprite)))
-    fragments = [_fragment(x, layout.median, impact, rng) for _ in range(26)]
-    return Story(actors=(*others, *actors, *fragments), intervals=((start, stop),))
+    fragments = [_fragment(x, layout.median, impact, rng) for _ in range(36)]
+    wreck = _flicker(x, layout.median - 16, impact, stop, [smoke(rng) for _ in range(24)])
+    return Story(actors=(*others, *actors, *fragments, wreck), intervals=((start, stop),))
 
 
 def against_the_flow(layout: Layout, num_frames: int, rng: Rng) -> Story:
-    """Somebody runs along the middle of the road, against the flow, weaving."""
-    speed = rng.uniform(1.7, 2.3)
+    """Somebody runs along the verge of the road, against the flow, weaving."""
+    speed = rng.uniform(1.5, 2.1)
     start, stop = _when(num_frames, rng, round((WIDTH + 14) / speed))
     weave = rng.uniform(9, 15)
     runner = _walker(
         rng,
         start,
-        lambda age: layout.median - 6 + 5 * np.sin(age / weave * 2 * np.pi),
+        lambda age: layout.verge + 5 + 5 * np.sin(age / weave * 2 * np.pi),
         direction=-layout.flow,
         speed=speed,
         step_frames=2,
@@ -87,21 +90,17 @@ def against_the_flow(layout: Layout, num_frames: int, rng: Rng) -> Story:
 
 
 def fire(layout: Layout, num_frames: int, rng: Rng) -> Story:
-    """Flames flicker on the forecourt; they grow, burn and die down."""
+    """The litter bin on the forecourt burns: flames grow, flicker and die down."""
     start, stop = _when(num_frames, rng, 60, 110)
-    x = rng.uniform(0.12, 0.88) * WIDTH
-    y = rng.uniform(layout.forecourt + 4, layout.walkway - 8)
-    largest = rng.uniform(7, 10)
+    x = layout.bin_x + rng.uniform(-5, 5)
+    y = 0.5 * (layout.forecourt + layout.walkway) + rng.uniform(-3, 1)
+    largest = rng.uniform(10, 14)
     sizes = largest * np.minimum(1, np.minimum(np.arange(1, 1 + stop - start), 25) / 18)
     sizes *= np.minimum(1, np.arange(stop - start, 0, -1) / 12)
-    looks = [flame(rng, max(2.0, size)) for size in sizes]
-
-    def place(frame: int) -> tuple[float, float] | None:
-        return (x, y) if start <= frame < stop else None
-
-    burning = Actor(place=place, look=lambda frame: looks[frame - start])
+    flames = _flicker(x, y, start, stop, [flame(rng, max(2.0, size)) for size in sizes])
+    light = _flicker(x, y, start, stop, [glow(rng, 3.2 * size) for size in sizes])
     others = _traffic(layout, num_frames, rng)
-    return Story(actors=(*others, burning), intervals=((start, stop),))
+    return Story(actors=(light, *others, flames), intervals=((start, stop),))
 
 
 def loiter_then_run(layout: Layout, num_frames: int, rng: Rng) -> Story:
@@ -151,14 +150,14 @@ def _traffic(
 ) -> list[Actor]:
     people = [
         _pedestrian(layout, frame, rng)
-        for frame in _arrivals(rng, num_frames, rng.uniform(22, 45), _WARM_UP)
+        for frame in _arrivals(rng, num_frames, rng.uniform(30, 60), _WARM_UP)
     ]
     last_car = num_frames if cars_until is None else max(0, cars_until)
     cars = []
     for direction in (-layout.flow, layout.flow):
         speed = rng.uniform(2.0, 4.5)  # one speed a lane: cars do not drive through each other
         gap = max(30.0, 50 / speed)
-        arrivals = _arrivals(rng, last_car, gap + rng.uniform(10, 70), _WARM_UP, gap)
+        arrivals = _arrivals(rng, last_car, gap + rng.uniform(20, 90), _WARM_UP, gap)
         cars += [_car(layout, frame, direction, speed, rng) for frame in arrivals]
     return people + cars
 
@@ -235,6 +234,15 @@ def _fragment(x: float, y: float, impact: int, rng: Rng) -> Actor:
         return x + way * np.cos(angle), y + 0.8 * way * np.sin(angle)
 
     return Actor(place=place, look=_always(debris(rng)))
+
+
+def _flicker(x: float, y: float, start: int, stop: int, looks: list[Sprite]) -> Actor:
+    """Stays in one place and looks different in every frame."""
+
+    def place(frame: int) -> tuple[float, float] | None:
+        return (x, y) if start <= frame < stop else None
+
+    return Actor(place=place, look=lambda frame: looks[(frame - start) % len(looks)])
 
 
 def _always(sprite: Sprite) -> Callable[[int], Sprite]:
