@@ -11,7 +11,7 @@ from typing import Any
 from outspike import detectors
 from outspike.config import MotionFloorConfig
 from outspike.detectors.bags import collate
-from outspike.errors import DatasetError
+from outspike.errors import CheckpointError, DatasetError
 from outspike.evaluate.protocols import Protocol, get_protocol
 from outspike.scoring.bundle import Bundle
 from outspike.scoring.score import score_bags
@@ -23,8 +23,19 @@ logger = logging.getLogger(__name__)
 
 
 def open_pinned(bundle: Bundle) -> FeatureStore:
-    """The store that a bundle was trained on, at the versions it was trained on."""
+    """The store that a bundle was trained on, at the versions it was trained on.
+
+    Raises:
+        CheckpointError: the bundle does not say which.
+        StoreError: the store or its version is not there.
+    """
     pinned: dict[str, Any] = dict(bundle.provenance)
+    absent = {"store", "catalog_version", "recordings_version"} - pinned.keys()
+    if absent:
+        raise CheckpointError(
+            f"The bundle does not say which recordings it was trained on (no {sorted(absent)}); "
+            "only bundles made by jobs/train.py can be judged."
+        )
     return FeatureStore.open(
         pinned["store"],
         version=int(pinned["catalog_version"]),

@@ -1,25 +1,27 @@
 """Registered models: a bundle, the package's wheel and the code that loads them, as one version."""
 
-import logging
+import shutil
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 import mlflow
+import pandas as pd
+from mlflow.entities import LoggedModelOutput
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
+from mlflow.models import Model, ModelSignature
+from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, Schema
-from packaging.requirements import Requirement
 
 from outspike.errors import RegistryError
 from outspike.registry import serve_path
+from outspike.registry.card import model_card
 from outspike.registry.tracking import RunLogger, connect, resolve_uri
-from outspike.registry.wheel import write_wheel
-
-logger = logging.getLogger(__name__)
+from outspike.registry.wheel import pinned_requirements, write_wheel
+from outspike.scoring.bundle import Bundle
 
 CHAMPION = "champion"
 
@@ -34,8 +36,7 @@ _SIGNATURE = ModelSignature(
         ]
     ),
 )
-#: MLflow's fluent interface keeps the active run in globals.
-_FLUENT = threading.Lock()
+_GLOBALS = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,35 +56,36 @@ class ModelVersion:
 
 
 def register(run: RunLogger, name: str, bundle: Path, tags: Mapping[str, str]) -> ModelVersion:
-    """Store a bundle as a new version of the model ``name``.
+    """Store a bundle as a new version of the model ``name``; the run's status stays as it is.
 
     Args:
         run: the training run it came from.
         name: registered model name.
         bundle: bundle folder (``scoring.bundle``).
         tags: stamped on the version: store, feature set, fingerprint, catalog version, ...
+
+    Raises:
+        CheckpointError: ``bundle`` is not a bundle.
+        RegistryError: the registry refuses the name or cannot be reached.
     """
-    with tempfile.TemporaryDirectory() as folder, _FLUENT:
-        wheel = write_wheel(Path(folder))
-        mlflow.set_tracking_uri(run.uri)
-        mlflow.set_registry_uri(run.uri)
-        with mlflow.start_run(run_id=run.run_id):
-            logged = mlflow.pyfunc.log_model(
-                name="detector",
-                python_model=str(serve_path()),
-                artifacts={"bundle": str(bundle), "wheel": str(wheel)},
-                pip_requirements=requirements(),
-                signature=_SIGNATURE,
-                registered_model_name=name,
-                await_registration_for=None,
-            )
-    version = ModelVersion(
-        uri=run.uri, name=name, version=int(logged.registered_model_version), run_id=run.run_id
-    )
+    card = model_card(name, Bundle.load(bundle))
     client = connect(run.uri)
-    for key, value in tags.items():
-        client.set_model_version_tag(name, str(version.version), key, value)
-    return version
+    with tempfile.TemporaryDirectory(prefix="outspike-register-") as folder:
+        try:
+            with _mlflow_at(run.uri):
+                model_id = _log_model(client, run, bundle, card, Path(folder))
+                _ensure_model(client, name)
+                found = client.create_model_version(
+                    name,
+                    source=f"models:/{model_id}",
+                    run_id=run.run_id,
+                    model_id=model_id,
+                    tags=dict(tags),
+                    description=card,
+                )
+        except MlflowException as error:
+            raise RegistryError(f"{name!r} was not registered at {run.uri}: {error}") from error
+    return _version(run.uri, found)
 
 
 def find(uri: str, address: str) -> ModelVersion:
@@ -92,30 +94,28 @@ def find(uri: str, address: str) -> ModelVersion:
     Raises:
         RegistryError: the address is malformed, or nothing is registered there.
     """
-    client = connect(uri)
     if not address.startswith("models:/"):
         return newest(uri, address)
-    path = address.removeprefix("models:/")
-    name, at, alias = path.partition("@")
+    client = connect(uri)
+    name, at, alias = address.removeprefix("models:/").partition("@")
+    name, slash, number = name.partition("/")
+    if bool(at) == bool(slash) or not name or not (alias or number.isdigit()):
+        raise RegistryError(
+            f"{address!r}: expected models:/NAME/VERSION, models:/NAME@ALIAS or NAME."
+        )
     try:
-        if at:
-            found = client.get_model_version_by_alias(name, alias)
-        else:
-            name, _, number = path.partition("/")
-            if not number.isdigit():
-                raise RegistryError(
-                    f"{address!r}: expected models:/NAME/VERSION or models:/NAME@ALIAS."
-                )
-            found = client.get_model_version(name, number)
+        found = (
+            client.get_model_version_by_alias(name, alias)
+            if at
+            else client.get_model_version(name, number)
+        )
     except MlflowException as error:
         known = ", ".join(sorted(m.name for m in client.search_registered_models())) or "none"
         raise RegistryError(
             f"{address} is not in the registry at {resolve_uri(uri)} (models there: {known}). "
             "Train and promote one first, or give --tracking-uri."
         ) from error
-    return ModelVersion(
-        uri=resolve_uri(uri), name=name, version=int(found.version), run_id=str(found.run_id)
-    )
+    return _version(uri, found)
 
 
 def newest(uri: str, name: str) -> ModelVersion:
@@ -124,53 +124,128 @@ def newest(uri: str, name: str) -> ModelVersion:
     Raises:
         RegistryError: none is.
     """
-    found = connect(uri).search_model_versions(f"name = '{name}'")
+    client = connect(uri)
+    try:
+        found = client.search_model_versions(
+            f"name = '{name}'", max_results=1, order_by=["version_number DESC"]
+        )
+    except MlflowException as error:
+        raise RegistryError(f"{name!r} cannot be a model's name: {error}") from error
     if not found:
         raise RegistryError(
             f"No model {name!r} in the registry at {resolve_uri(uri)}; train one first."
         )
-    last = max(found, key=lambda version: int(version.version))
-    return ModelVersion(
-        uri=resolve_uri(uri), name=name, version=int(last.version), run_id=str(last.run_id)
-    )
+    return _version(uri, found[0])
 
 
 def champion(uri: str, name: str) -> ModelVersion | None:
-    """The version that carries the alias ``champion``, if any."""
+    """The version that carries the alias ``champion``, if any.
+
+    Raises:
+        RegistryError: no such model, or the registry does not answer.
+    """
+    client = connect(uri)
     try:
-        found = connect(uri).get_model_version_by_alias(name, CHAMPION)
-    except MlflowException:
-        return None
-    return ModelVersion(
-        uri=resolve_uri(uri), name=name, version=int(found.version), run_id=str(found.run_id)
-    )
+        aliases: Mapping[str, str] = client.get_registered_model(name).aliases
+        if CHAMPION not in aliases:
+            return None
+        return _version(uri, client.get_model_version(name, str(aliases[CHAMPION])))
+    except MlflowException as error:
+        raise RegistryError(f"{name!r} at {resolve_uri(uri)}: {error}") from error
 
 
 def download_bundle(version: ModelVersion, folder: Path) -> Path:
-    """Fetch a version's bundle below ``folder`` and return the bundle's path."""
-    source = connect(version.uri).get_model_version_download_uri(version.name, str(version.version))
-    with _FLUENT:
-        mlflow.set_tracking_uri(version.uri)
-        mlflow.set_registry_uri(version.uri)
-        model = Path(
-            mlflow.artifacts.download_artifacts(
-                artifact_uri=source, dst_path=str(folder), tracking_uri=version.uri
-            )
-        )
-    bundles = sorted((model / "artifacts").rglob("bundle.json"))
+    """Fetch a version's bundle below ``folder`` and return the bundle's path.
+
+    Raises:
+        RegistryError: its files are gone, or it is not a model of ours.
+    """
+    bundles = sorted((download_model(version, folder) / "artifacts").rglob("bundle.json"))
     if len(bundles) != 1:
         raise RegistryError(
-            f"{version.address} holds {len(bundles)} bundles, expected one; it was not registered "
-            "by outspike."
+            f"{version.address} holds {len(bundles)} bundles, expected one: its files are gone, or "
+            "it was not registered by outspike."
         )
     return bundles[0].parent
 
 
-def requirements() -> list[str]:
-    """Exact versions of what the package needs at run time, as installed here."""
-    names = {"spikingjelly"}
-    for text in metadata.requires("outspike") or []:
-        requirement = Requirement(text)
-        if requirement.marker is None:
-            names.add(requirement.name)
-    return sorted(f"{name}=={metadata.version(name)}" for name in names)
+def download_model(version: ModelVersion, folder: Path) -> Path:
+    """Fetch all files of a version below ``folder``.
+
+    Raises:
+        RegistryError: its files are gone.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with _mlflow_at(version.uri):
+            fetched = mlflow.artifacts.download_artifacts(
+                artifact_uri=version.address, dst_path=str(folder), tracking_uri=version.uri
+            )
+    except (MlflowException, OSError) as error:
+        raise RegistryError(f"The files of {version.address} cannot be fetched: {error}") from error
+    return Path(fetched)
+
+
+def _log_model(client: MlflowClient, run: RunLogger, bundle: Path, card: str, folder: Path) -> str:
+    """Write the model's files and hand them to MLflow as an output of the run; its id.
+
+    ``mlflow.pyfunc.log_model`` would do the same, and end the run on the way.
+    """
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    shutil.copytree(bundle, folder / "bundle")  # artifacts are called as their files are
+    experiment = client.get_run(run.run_id).info.experiment_id
+    model = client.create_logged_model(experiment, "detector", source_run_id=run.run_id)
+    mlflow.pyfunc.save_model(
+        folder / "model",
+        python_model=str(serve_path()),
+        artifacts={
+            "bundle": str(folder / "bundle"),
+            "wheel": str(write_wheel(folder)),
+            "card": str(folder / "README.md"),
+        },
+        pip_requirements=pinned_requirements(),
+        signature=_SIGNATURE,
+        input_example=pd.DataFrame({"url": ["recording.mp4"]}),
+        mlflow_model=Model(
+            artifact_path=model.artifact_location,
+            run_id=run.run_id,
+            model_id=model.model_id,
+            model_uuid=model.model_id,
+        ),
+    )
+    client.log_model_artifacts(model.model_id, str(folder / "model"))
+    client.finalize_logged_model(model.model_id, "READY")
+    client.log_outputs(run.run_id, [LoggedModelOutput(model.model_id, step=0)])
+    return str(model.model_id)
+
+
+def _ensure_model(client: MlflowClient, name: str) -> None:
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+@contextmanager
+def _mlflow_at(uri: str) -> Iterator[None]:
+    """Point MLflow's process-wide addresses at ``uri``, which its registry looks models up by."""
+    with _GLOBALS:
+        is_set: bool = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
+        before = (mlflow.get_tracking_uri(), mlflow.get_registry_uri()) if is_set else ("", "")
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        try:
+            yield
+        finally:
+            mlflow.set_tracking_uri(before[0])
+            mlflow.set_registry_uri(before[1])
+
+
+def _version(uri: str, found: mlflow.entities.model_registry.ModelVersion) -> ModelVersion:
+    return ModelVersion(
+        uri=resolve_uri(uri),
+        name=str(found.name),
+        version=int(found.version),
+        run_id=str(found.run_id),
+    )

@@ -1,35 +1,33 @@
 """The promotion gate: what a version must prove before it may be called champion."""
 
-import logging
 import math
-import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow.exceptions import MlflowException
 
-from outspike.errors import RegistryError
+from outspike.errors import OutspikeError, RegistryError
 from outspike.evaluate.bootstrap import Difference
 from outspike.evaluate.evaluate import evaluate
 from outspike.evaluate.protocols import get_protocol
-from outspike.evaluate.results import Results
+from outspike.evaluate.results import LOWER_IS_BETTER, Results
 from outspike.evaluate.stored import floor_scores, score_bundle
 from outspike.registry.models import (
     CHAMPION,
     ModelVersion,
     champion,
     download_bundle,
+    download_model,
     find,
 )
 from outspike.registry.tracking import connect
 from outspike.scoring.bundle import Bundle
 from outspike.scoring.scores import VideoScores
-
-logger = logging.getLogger(__name__)
 
 #: Recomputing on the same bytes with the same code repeats every bit; another host may round.
 _SAME = 1e-6
@@ -37,117 +35,159 @@ _LOAD_TIMEOUT_S = 600.0
 
 _LOAD = """
 import sys
+sys.path.insert(0, sys.argv[1])
 import mlflow
-mlflow.set_tracking_uri(sys.argv[1])
-mlflow.set_registry_uri(sys.argv[1])
-model = mlflow.pyfunc.load_model(sys.argv[2])
-print("loaded", type(model.unwrap_python_model()).__name__)
+mlflow.pyfunc.load_model(sys.argv[2])
+import outspike
+if not outspike.__file__.startswith(sys.argv[1]):
+    sys.exit(f"it took the package from {outspike.__file__}, not from its own wheel")
 """
 
 
 @dataclass(frozen=True, kw_only=True)
+class Check:
+    """One thing that was proved, or not, and the sentence that says what was found."""
+
+    name: str
+    passed: bool
+    found: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Promotion:
-    """The gate's decision on one version, with the sentence for each check."""
+    """The gate's decision on one version."""
 
     version: ModelVersion
-    promoted: bool
-    checks: tuple[tuple[str, bool, str], ...]
-    """Name, passed, what was found."""
+    passed: bool
+    """Whether it is champion, or could be where the gate was only asked."""
+    checks: tuple[Check, ...]
+    dry_run: bool = False
 
     def table(self) -> str:
         """The lines that end the job."""
-        lines = [f"  {'ok' if ok else 'NO':<3} {name}: {found}" for name, ok, found in self.checks]
-        decision = (
-            f"{self.version.address} is {CHAMPION} of {self.version.name}"
-            if self.promoted
-            else f"{self.version.address} is not promoted"
-        )
-        return "\n".join([*lines, decision])
+        lines = [f"  {'ok' if c.passed else 'NO':<3} {c.name}: {c.found}" for c in self.checks]
+        verb = {
+            (True, False): f"is {CHAMPION} of {self.version.name}",
+            (True, True): f"could be {CHAMPION} of {self.version.name}",
+        }.get((self.passed, self.dry_run), "is not promoted")
+        return "\n".join([*lines, f"{self.version.address} {verb}"])
 
 
-def promote(uri: str, model: str, *, margin: float = 0.0) -> Promotion:
+def promote(uri: str, model: str, *, margin: float = 0.0, dry_run: bool = False) -> Promotion:
     """Run the gate on ``models:/name/version`` and set the alias ``champion`` if it passes.
 
-    The version must (1) give again the metrics it was registered with, (2) load in a clean process,
-    and (3) beat the present champion, or the motion floor where there is none, by more than
-    ``margin``: the lower end of the paired-bootstrap interval of the difference must lie above it.
-    Both are scored under the candidate's protocol at the candidate's catalog version.
+    The version must (1) give again the metrics it was registered with, (2) load in a clean process
+    from its own wheel, and (3) beat the present champion, or the motion floor where there is none,
+    by more than ``margin``: the lower end of the paired-bootstrap interval of the difference must
+    lie above it. Both are scored under the candidate's protocol at the candidate's catalog version.
+
+    Args:
+        uri: address of the registry.
+        model: as :func:`outspike.registry.models.find` takes it.
+        margin: in units of the protocol's primary metric.
+        dry_run: check, and change nothing.
 
     Raises:
-        RegistryError: no such version, or it lacks what the gate needs.
+        RegistryError: no such version, or its files are gone.
+        StoreError, DatasetError: the recordings it was judged on are not in its store any more.
     """
     candidate = find(uri, model)
     present = champion(uri, candidate.name)
     if present is not None and present.version == candidate.version:
-        return Promotion(
-            version=candidate,
-            promoted=True,
-            checks=(("champion", True, "this version already carries the alias"),),
-        )
-    with tempfile.TemporaryDirectory(prefix="outspike-promote-") as folder:
-        bundle = Bundle.load(download_bundle(candidate, Path(folder) / "candidate"))
+        already = Check(name=CHAMPION, passed=True, found="this version already carries the alias")
+        return Promotion(version=candidate, passed=True, checks=(already,))
+    checks = tuple(_checks(candidate, present, margin))
+    passed = all(check.passed for check in checks)
+    if not dry_run:
+        _record(candidate, checks, passed)
+    return Promotion(version=candidate, passed=passed, checks=checks, dry_run=dry_run)
+
+
+def _checks(
+    candidate: ModelVersion, present: ModelVersion | None, margin: float
+) -> Iterator[Check]:
+    with tempfile.TemporaryDirectory(prefix="outspike-promote-") as name:
+        folder = Path(name)
+        bundle = Bundle.load(download_bundle(candidate, folder / "candidate"))
         scores = score_bundle(bundle)
-        checks = [
-            _same_metrics(bundle, scores),
-            _loads_in_clean_process(candidate),
-            _beats(bundle, scores, present, Path(folder), margin),
-        ]
-    passed = all(ok for _, ok, _ in checks)
-    client = connect(uri)
-    for name, ok, found in checks:
-        client.set_model_version_tag(
-            candidate.name, str(candidate.version), f"outspike.gate.{name}", f"{ok}: {found}"
-        )
-    if passed:
-        try:
-            client.set_registered_model_alias(candidate.name, CHAMPION, str(candidate.version))
-        except MlflowException as error:
-            raise RegistryError(f"{candidate.address}: the alias was refused: {error}") from error
-    return Promotion(version=candidate, promoted=passed, checks=tuple(checks))
+        yield _same_metrics(candidate, bundle, scores)
+        yield _loads_in_clean_process(candidate, folder / "clean")
+        yield _beats(bundle, scores, present, folder / "champion", margin)
 
 
-def _same_metrics(bundle: Bundle, scores: Sequence[VideoScores]) -> tuple[str, bool, str]:
-    """Metrics recomputed from the stored bundle against those it was registered with."""
+def _record(candidate: ModelVersion, checks: Sequence[Check], passed: bool) -> None:
+    """Leave what was found on the version, and the alias if everything held."""
+    client = connect(candidate.uri)
+    version = str(candidate.version)
+    try:
+        for check in checks:
+            text = f"{'passed' if check.passed else 'failed'}: {check.found}"
+            client.set_model_version_tag(
+                candidate.name, version, f"outspike.gate.{check.name}", text
+            )
+        if passed:
+            client.set_registered_model_alias(candidate.name, CHAMPION, version)
+    except MlflowException as error:
+        raise RegistryError(f"{candidate.address} was not promoted: {error}") from error
+
+
+# ------------------------------------------------------------------------------- the checks
+
+
+def _same_metrics(candidate: ModelVersion, bundle: Bundle, scores: Sequence[VideoScores]) -> Check:
+    """Metrics recomputed from the stored bundle against those it and its run were given."""
     stored = bundle.provenance.get("results")
     if stored is None:
-        return ("metrics", False, "the bundle holds no results; train it with jobs/train.py")
-    logged = Results.from_json(stored)
-    again = evaluate(scores, get_protocol(bundle.protocol), num_resamples=0)
-    differing = []
-    for name, estimate in logged.metrics.items():
-        found = again.metrics[name].value
-        if not _equal(estimate.value, found):
-            differing.append(f"{name} logged {estimate.value}, recomputed {found}")
+        return _failed("metrics", "the bundle holds no results; train it with jobs/train.py")
+    try:
+        logged = Results.from_json(stored)
+    except (OutspikeError, TypeError, KeyError) as error:
+        return _failed("metrics", f"the bundle's results cannot be read: {error}")
+    protocol = get_protocol(bundle.protocol)
+    if (logged.protocol["name"], logged.protocol["version"]) != (protocol.name, protocol.version):
+        return _failed("metrics", f"they were not computed under protocol {protocol.label}")
+    again = evaluate(scores, protocol, num_resamples=0).metrics
+    found = {str(name): estimate.value for name, estimate in again.items()}
+    run = connect(candidate.uri).get_run(candidate.run_id).data.metrics
+    claims = [(name, "registered", estimate.value) for name, estimate in logged.metrics.items()]
+    claims += [(n, "logged in its run", run[f"test/{n}"]) for n in found if f"test/{n}" in run]
+    differing = [
+        f"{name} {where} {_number(claimed)}, recomputed {_number(found.get(name))}"
+        for name, where, claimed in claims
+        if not _equal(claimed, found.get(name))
+    ]
     if differing:
-        return ("metrics", False, "; ".join(differing))
-    primary = str(logged.protocol["primary"])
-    value = again.metrics[primary].value
-    return ("metrics", True, f"recomputed as logged ({primary} {value:.4f})")
+        return _failed("metrics", "; ".join(differing))
+    primary = protocol.primary
+    value = _number(found[primary])
+    return Check(name="metrics", passed=True, found=f"recomputed as logged ({primary} {value})")
 
 
-def _equal(first: float | None, second: float | None) -> bool:
-    if first is None or second is None:
-        return first is second
-    return math.isclose(first, second, rel_tol=_SAME, abs_tol=_SAME)
-
-
-def _loads_in_clean_process(version: ModelVersion) -> tuple[str, bool, str]:
-    """Load the model as MLflow would, in a fresh interpreter away from any checkout."""
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    with tempfile.TemporaryDirectory() as folder:
+def _loads_in_clean_process(version: ModelVersion, folder: Path) -> Check:
+    """Load the model as MLflow would, in a fresh interpreter, with the package from its wheel."""
+    model = download_model(version, folder)
+    wheels = sorted((model / "artifacts").glob("*.whl"))
+    if len(wheels) != 1:
+        return _failed("loads", f"the model holds {len(wheels)} wheels, expected one")
+    package = folder.resolve() / "wheel"
+    with zipfile.ZipFile(wheels[0]) as archive:
+        archive.extractall(package)
+    try:
+        # -I: no PYTHONPATH, no user packages, and the working folder is not imported from.
         done = subprocess.run(
-            [sys.executable, "-c", _LOAD, version.uri, version.address],
+            [sys.executable, "-I", "-c", _LOAD, str(package), str(model)],
             cwd=folder,
-            env=environment,
             capture_output=True,
             text=True,
             timeout=_LOAD_TIMEOUT_S,
             check=False,
         )
-    if done.returncode == 0:
-        return ("loads", True, "in a fresh interpreter")
-    last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-    return ("loads", False, f"a fresh interpreter fails: {last}")
+    except subprocess.TimeoutExpired:
+        return _failed("loads", f"a fresh interpreter did not load it in {_LOAD_TIMEOUT_S:g} s")
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        return _failed("loads", f"a fresh interpreter fails: {last}")
+    return Check(name="loads", passed=True, found="in a fresh interpreter, from its own wheel")
 
 
 def _beats(
@@ -156,27 +196,44 @@ def _beats(
     present: ModelVersion | None,
     folder: Path,
     margin: float,
-) -> tuple[str, bool, str]:
+) -> Check:
     """The paired difference from the champion, or from the floor."""
-    if present is None:
-        name = "motion_floor"
-        rival = floor_scores(bundle)
-    else:
-        name = f"champion version {present.version}"
-        rival = score_bundle(
-            Bundle.load(download_bundle(present, folder / "champion")), like=bundle
+    name = "motion_floor" if present is None else f"champion version {present.version}"
+    protocol = get_protocol(bundle.protocol)
+    try:
+        rival = (
+            floor_scores(bundle)
+            if present is None
+            else score_bundle(Bundle.load(download_bundle(present, folder)), like=bundle)
         )
-    results = evaluate(scores, get_protocol(bundle.protocol), floor=rival, floor_name=name)
-    primary = str(results.protocol["primary"])
+        results = evaluate(scores, protocol, floor=rival, floor_name=name)
+    except OutspikeError as error:
+        return _failed("beats", f"{name} cannot be scored on the same recordings: {error}")
     assert results.floor is not None
-    difference = results.floor.differences[primary]
-    if difference.value is None or difference.low is None:
-        return ("beats", False, f"{primary} against {name} is undefined: {difference.reason}")
-    return ("beats", difference.low > margin, _sentence(primary, name, difference, margin))
+    difference = results.floor.differences[protocol.primary]
+    if difference.value is None or difference.low is None or difference.high is None:
+        return _failed("beats", f"{protocol.primary} against {name}: {difference.reason}")
+    gain = -difference.high if protocol.primary in LOWER_IS_BETTER else difference.low
+    found = _sentence(protocol.primary, name, difference, margin)
+    return Check(name="beats", passed=gain > margin, found=found)
 
 
 def _sentence(primary: str, name: str, difference: Difference, margin: float) -> str:
     return (
         f"{primary} {difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}] "
-        f"against {name}, asked for more than {margin:g}"
+        f"against {name}, the whole interval must lie beyond {margin:g}"
     )
+
+
+def _failed(name: str, found: str) -> Check:
+    return Check(name=name, passed=False, found=found)
+
+
+def _equal(first: float | None, second: float | None) -> bool:
+    if first is None or second is None:
+        return first is second
+    return math.isclose(first, second, rel_tol=_SAME, abs_tol=_SAME)
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.6g}"

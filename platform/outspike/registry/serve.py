@@ -21,7 +21,7 @@ class Detector(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined]
 
     def load_context(self, context: Any) -> None:
         """Load weights and configuration from the model's own files."""
-        _make_importable(Path(context.artifacts["wheel"]))
+        self._unpacked = _make_importable(Path(context.artifacts["wheel"]))
         from outspike.scoring.bundle import Bundle
 
         self.bundle = Bundle.load(Path(context.artifacts["bundle"]))
@@ -43,13 +43,20 @@ class Detector(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined]
         )
 
 
-def _make_importable(wheel: Path) -> None:
-    """Use the installed package where there is one, else the one that came with the model."""
-    if importlib.util.find_spec("outspike") is None:
-        folder = tempfile.mkdtemp(prefix="outspike-")
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(folder)
-        sys.path.insert(0, folder)
+def _make_importable(wheel: Path) -> Any:
+    """Use the installed package where there is one, else the one that came with the model.
+
+    Returns what keeps the unpacked files; they are removed with it.
+    """
+    found = importlib.util.find_spec("outspike")
+    if found is not None and found.origin is not None:  # a mere folder of that name has no origin
+        return None
+    folder = tempfile.TemporaryDirectory(prefix="outspike-")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder.name)
+    sys.path.insert(0, folder.name)
+    importlib.invalidate_caches()
+    return folder
 
 
 mlflow.models.set_model(Detector())

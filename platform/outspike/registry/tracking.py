@@ -1,7 +1,13 @@
 """Runs in MLflow: opened once by the driver, written to by rank 0, closed whatever happens."""
 
+import functools
+import http.client
 import logging
+import os
+import subprocess
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
+import outspike
 from outspike.errors import RegistryError
 
 logger = logging.getLogger(__name__)
@@ -21,8 +28,18 @@ EXPERIMENT = "outspike"
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 _SQLITE = "sqlite:///"
-_MAX_PARAM_LENGTH = 6000
+_SQLITE_MAGIC = b"SQLite format 3\0"
+_MAX_PARAM_LENGTH = 6000  # longer ones are refused by MLflow
 _PARAMS_PER_CALL = 100
+_RUNS_PER_PAGE = 1000
+_REACH_TIMEOUT_S = 10.0
+
+# MLflow draws a progress bar for every file it copies and prints the address of every run it ends.
+# What goes wrong is raised as an exception, so nothing is lost by asking it to be quiet.
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+for _name in ("mlflow.store", "mlflow.pyfunc", "alembic"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
 
 
 def resolve_uri(uri: str) -> str:
@@ -39,16 +56,12 @@ def connect(uri: str) -> MlflowClient:
         RegistryError: the address is unusable or nobody answers there.
     """
     uri = resolve_uri(uri)
-    if uri.startswith(_SQLITE):
-        Path(uri.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    _reach(uri)
     try:
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         experiment_id(client, uri)
     except MlflowException as error:
-        raise RegistryError(
-            f"MLflow at {uri} does not answer as expected: {error}. Start it with "
-            "'mlflow server', or use --tracking-uri sqlite:///mlflow.db."
-        ) from error
+        raise _unusable(uri, error) from error
     return client
 
 
@@ -69,6 +82,46 @@ def experiment_id(client: MlflowClient, uri: str) -> str:
         return str(found.experiment_id)
 
 
+@functools.cache
+def _reach(uri: str) -> None:
+    """Fail within seconds where MLflow's own retries would take minutes."""
+    if uri.startswith(_SQLITE):
+        _reach_sqlite(uri)
+    elif uri.startswith(("http://", "https://")):
+        _reach_server(uri)
+
+
+def _reach_sqlite(uri: str) -> None:
+    path = Path(uri.removeprefix(_SQLITE))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as file:  # MLflow tries a folder it may not write to for minutes
+            file.seek(0)
+            head = file.read(len(_SQLITE_MAGIC))
+    except OSError as error:
+        raise _unusable(uri, error) from error
+    if head not in (b"", _SQLITE_MAGIC):
+        raise _unusable(uri, "the file is not an SQLite database")
+
+
+def _reach_server(uri: str) -> None:
+    try:
+        with urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=_REACH_TIMEOUT_S):
+            pass
+    except urllib.error.HTTPError:
+        return  # somebody answers: what he makes of a real request is for MLflow to say
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise _unusable(uri, getattr(error, "reason", error)) from error
+
+
+def _unusable(uri: str, why: object) -> RegistryError:
+    first = str(why).strip().splitlines()[0] if str(why).strip() else type(why).__name__
+    return RegistryError(
+        f"MLflow at {uri} cannot be used: {first}. Start a server with 'mlflow server', or use "
+        "--tracking-uri sqlite:///mlflow.db."
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunLogger:
     """Address of one run; small and picklable, so that rank 0 can write to it from any node."""
@@ -77,10 +130,8 @@ class RunLogger:
     run_id: str
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Nested settings under dotted names."""
-        flat = [
-            Param(name, str(value)[:_MAX_PARAM_LENGTH]) for name, value in flatten(params).items()
-        ]
+        """Nested settings under dotted names; a text too long for MLflow ends in its length."""
+        flat = [Param(name, _fitting(str(value))) for name, value in flatten(params).items()]
         for first in range(0, len(flat), _PARAMS_PER_CALL):
             self._client().log_batch(self.run_id, params=flat[first : first + _PARAMS_PER_CALL])
 
@@ -105,6 +156,10 @@ class RunLogger:
     def finish(self, status: Status = "FINISHED") -> None:
         """End the run."""
         self._client().set_terminated(self.run_id, status)
+
+    def reopen(self) -> None:
+        """The run goes on: it was interrupted, and is RUNNING again."""
+        self._client().update_run(self.run_id, status="RUNNING")
 
     def _client(self) -> MlflowClient:
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
@@ -146,29 +201,65 @@ def run(
 ) -> Iterator[RunLogger]:
     """A run that is never left RUNNING: FAILED on an error, KILLED on an interrupt."""
     opened = start_run(uri, name, tags=tags, parent_run_id=parent_run_id)
-    try:
+    with ending(opened):
         yield opened
+
+
+@contextmanager
+def ending(run: RunLogger) -> Iterator[None]:
+    """End a run with the status that says how the block went."""
+    try:
+        yield
     except KeyboardInterrupt:
-        opened.finish("KILLED")
+        run.finish("KILLED")
         raise
     except BaseException:
-        opened.finish("FAILED")
+        run.finish("FAILED")
         raise
-    opened.finish("FINISHED")
+    run.finish("FINISHED")
 
 
 def find_runs(uri: str, tags: Mapping[str, str]) -> list[Run]:
-    """Runs of our experiment that carry all of ``tags``, newest first."""
+    """Runs of our experiment that carry all of ``tags``, newest first.
+
+    Raises:
+        RegistryError: a tag's value cannot be searched for.
+    """
     client = connect(uri)
-    query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-    runs: list[Run] = list(
-        client.search_runs([experiment_id(client, resolve_uri(uri))], filter_string=query)
-    )
-    return runs
+    query = " and ".join(f"tags.`{name}` = {_quoted(value)}" for name, value in tags.items())
+    runs: list[Run] = []
+    token: str | None = None
+    while True:
+        page = client.search_runs(
+            [experiment_id(client, resolve_uri(uri))],
+            filter_string=query,
+            max_results=_RUNS_PER_PAGE,
+            page_token=token,
+        )
+        runs += page
+        token = page.token
+        if not token:
+            return runs
+
+
+def git_revision() -> str:
+    """Revision of the checkout the package lies in; ``unknown`` for an installed wheel."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=Path(outspike.__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return done.stdout.strip() if done.returncode == 0 else "unknown"
 
 
 def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``; lists keep their index as a name."""
+    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``; lists of mappings keep their index as a name."""
     flat: dict[str, Any] = {}
     for name, value in document.items():
         path = f"{prefix}{name}"
@@ -179,3 +270,17 @@ def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[path] = value
     return flat
+
+
+def _fitting(text: str) -> str:
+    if len(text) <= _MAX_PARAM_LENGTH:
+        return text
+    mark = f" ... ({len(text)} characters)"
+    return text[: _MAX_PARAM_LENGTH - len(mark)] + mark
+
+
+def _quoted(value: str) -> str:
+    for quote in "'\"":
+        if quote not in value:
+            return f"{quote}{value}{quote}"
+    raise RegistryError(f"{value!r} has both kinds of quotes; MLflow cannot search for it.")
