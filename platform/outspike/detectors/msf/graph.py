@@ -118,5 +118,8 @@ def distance_adjacency(
     num_rows: int, like: Tensor, start: int = 0, stop: int | None = None
 ) -> Tensor:
     """Rows ``[start, stop)`` of ``exp(-|i - j| / e)``, ``[rows, T]``, not normalised."""
-    steps = torch.arange(num_rows, device=like.device, dtype=like.dtype)
-    return torch.exp(-(steps[start:stop, None] - steps[None, :]).abs() / math.e)
+    stop = num_rows if stop is None else stop
+    steps = torch.arange(1 - num_rows, num_rows, device=like.device, dtype=like.dtype)
+    # Row i is the same curve shifted by i, so it is evaluated once and read at T offsets.
+    shifted = torch.exp(-steps.abs() / math.e).unfold(0, num_rows, 1)
+    return shifted[num_rows - stop : num_rows - start].flip(0)

@@ -59,7 +59,7 @@ class TemporalInteraction(nn.Module):
         neurons = self.neurons()
         if backend == "auto":  # mixing exists for parity, so it keeps the published operations
             backend = "torch" if self.batch_mixing else choose_backend(c_BTC, neurons[0])
-        taps = self.weight if self.batch_mixing else self.weight[:, :, 1:2]
+        taps = self.weight if self.batch_mixing else self.weight[:, :, 1:2].contiguous()
         out, inner, outer = _Tim.apply(  # type: ignore[no-untyped-call]
             c_BTC.transpose(0, 1), taps, inner, outer, neurons, backend == "compiled"
         )
