@@ -157,7 +157,7 @@ def promote(
 
     promotion = gate(tracking_uri, model, margin=margin)
     print(promotion.table())
-    return app.DONE if promotion.promoted else app.FAILED
+    return app.DONE if promotion.passed else app.FAILED
 
 
 def predict(arguments: Arguments = None) -> int:
