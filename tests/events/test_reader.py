@@ -84,6 +84,70 @@ def test_the_high_time_word_may_wrap(tmp_path: Path) -> None:
     assert events.t.tolist() == [4095 << 12, 4096 << 12]
 
 
+def test_vector_words_expand_from_their_base(tmp_path: Path) -> None:
+    """Set bits are columns from the base on; the base moves by the width of each vector."""
+    words = [0x8001, 0x6010, 0x0007, 0x3864, 0x4801, 0x5081, 0x3005, 0x4003]
+    events = concatenate(list(open_events(_words(tmp_path / "a.raw", words)).chunks(1)))
+    assert events.x.tolist() == [100, 111, 112, 119, 5, 6]
+    assert events.p.tolist() == [1, 1, 1, 1, 0, 0]
+    assert set(events.y.tolist()) == {7}
+
+
+def test_events_before_the_first_time_word_are_counted_aloud(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody knows when they were; they are left out, and a warning says how many."""
+    url = _words(tmp_path / "a.raw", [0x0001, 0x2001, 0x3001, 0x4003, 0x8001, 0x6000, 0x2002])
+    events = concatenate(list(open_events(url).chunks()))
+    assert events.x.tolist() == [2]
+    assert "events_without_time=3" in caplog.text
+
+
+def test_a_first_word_that_begins_like_a_header_line_is_data(tmp_path: Path) -> None:
+    """0x25 is ``%``; files of older cameras do not say where their header ends."""
+    words = np.array([0x8025, 0x6010, 0x0007, 0x2064, 0x0A0A], dtype="<u2")
+    path = tmp_path / "a.raw"
+    path.write_bytes(b"% evt 3.0\n" + words.tobytes())
+    events = concatenate(list(open_events(str(path)).chunks()))
+    assert events.t.tolist() == [(0x25 << 12) + 16]
+
+
+def test_a_header_that_states_no_number_is_corrupt(tmp_path: Path) -> None:
+    path = tmp_path / "a.raw"
+    path.write_bytes(b"% evt 3.0\n% geometry wide x high\n\x01\x80")
+    with pytest.raises(MediaError, match="header width") as caught:
+        open_events(str(path))
+    assert caught.value.reason == "corrupt"
+
+
+def test_a_damaged_npz_column_is_corrupt(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    column = np.random.default_rng(0).integers(0, 200, 5000)
+    np.savez_compressed(path, t=np.sort(column), x=column, y=column, p=column % 2)
+    data = bytearray(path.read_bytes())
+    data[2000:2100] = bytes(100)
+    path.write_bytes(data)
+    with pytest.raises(MediaError) as caught:
+        list(open_events(str(path)).chunks())
+    assert caught.value.reason == "corrupt"
+
+
+def test_recordings_on_s3_are_read_like_local_ones(tmp_path: Path, s3_bucket: str) -> None:
+    """The same columns, and an absent key is unreadable."""
+    from outspike.urls import write_bytes
+
+    column = np.arange(200, dtype=np.uint16)
+    events = Events(column.astype(np.int64), column, column, (column % 2).astype(np.uint8))
+    for name in ("evt3", "npz"):
+        write_events(tmp_path / name, events, format=name, size=SIZE)  # type: ignore[arg-type]
+        write_bytes(f"{s3_bucket}/{name}", (tmp_path / name).read_bytes())
+        found = concatenate(list(open_events(f"{s3_bucket}/{name}").chunks(64)))
+        np.testing.assert_array_equal(found.x, events.x)
+    with pytest.raises(MediaError) as caught:
+        open_events(f"{s3_bucket}/absent.raw")
+    assert caught.value.reason == "unreadable"
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

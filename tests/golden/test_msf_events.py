@@ -70,7 +70,9 @@ def test_the_regular_grid_keeps_silence(golden):
     """Windows anchored at recording time 0; empty ones stay."""
     events, size = recording(golden)
     for key, duration in numbered(golden, r"out/by_duration_(\d+)_regular_grid"):
-        frames = count_frames(events, windows_on_grid(events.t, duration, anchor_us=int(events.t[0])), size)
+        frames = count_frames(
+            events, windows_on_grid(events.t, duration, anchor_us=int(events.t[0])), size
+        )
         np.testing.assert_array_equal(frames, golden[key])
 
 

@@ -1,6 +1,7 @@
 """Read the event columns of an ``.npz`` file side by side, without unpacking it into memory."""
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import IO, Any, BinaryIO
 
@@ -67,7 +68,12 @@ class NpzColumns:
                 entry.close()
 
     def _read(self, key: str, entry: IO[bytes], dtype: np.dtype[Any], count: int) -> NDArray[Any]:
-        data = entry.read(count * dtype.itemsize)
+        try:
+            data = entry.read(count * dtype.itemsize)
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise MediaError(
+                f"{self._url}: column {key!r} is damaged ({error}).", reason="corrupt"
+            ) from error
         if len(data) != count * dtype.itemsize:
             raise MediaError(f"{self._url}: column {key!r} ends early.", reason="truncated")
         return np.frombuffer(data, dtype=dtype)

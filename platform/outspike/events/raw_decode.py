@@ -16,8 +16,8 @@ from outspike.events.raw_words import Evt2, Evt3
 State = NDArray[np.int64]
 
 # Slots of the state.
-_HAS_TIME, _HIGH, _EPOCH, _LOW, _Y, _BASE_X, _POLARITY = range(7)
-_STATE_SIZE = 7
+_HAS_TIME, _HIGH, _EPOCH, _LOW, _Y, _BASE_X, _POLARITY, _UNTIMED = range(8)
+_STATE_SIZE = 8
 
 #: A vector word of EVT 3.0 holds up to this many events.
 _MAX_PER_WORD = 12
@@ -30,6 +30,10 @@ class Decoder(Protocol):
 
     def decode(self, words: NDArray[np.unsignedinteger]) -> Events:
         """Events of the next block."""
+
+    @property
+    def num_untimed(self) -> int:
+        """Events before the first time word, which are left out: nobody knows when they were."""
 
 
 class Evt3Decoder:
@@ -48,6 +52,11 @@ class Evt3Decoder:
         columns = _columns(room)
         return _cut(columns, _decode_evt3(words, self._state, *columns))
 
+    @property
+    def num_untimed(self) -> int:
+        """Events left out because no time word came before them."""
+        return int(self._state[_UNTIMED])
+
 
 class Evt2Decoder:
     """EVT 2.0: each event is whole but for the upper bits of its time."""
@@ -61,6 +70,11 @@ class Evt2Decoder:
         """Events of the next block of 32-bit words."""
         columns = _columns(len(words))
         return _cut(columns, _decode_evt2(words, self._state, *columns))
+
+    @property
+    def num_untimed(self) -> int:
+        """Events left out because no time word came before them."""
+        return int(self._state[_UNTIMED])
 
 
 Columns = tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.uint16], NDArray[np.uint8]]
@@ -140,10 +154,16 @@ def _decode_evt3(
                 y[count] = state[_Y]
                 p[count] = value >> 11
                 count += 1
+            else:
+                state[_UNTIMED] += 1
             continue
         width = 12 if kind == _VECT_12 else 8
         for bit in range(width):
-            if (value >> bit) & 1 and state[_HAS_TIME]:
+            if not (value >> bit) & 1:
+                continue
+            if state[_HAS_TIME] == 0:
+                state[_UNTIMED] += 1
+            else:
                 t[count] = now
                 x[count] = state[_BASE_X] + bit
                 y[count] = state[_Y]
@@ -172,7 +192,9 @@ def _decode_evt2(
         kind = word >> 28
         if kind == _EVT2_HIGH:
             _new_high(state, int(word & 0x0FFFFFFF), _EVT2_PERIOD)
-        elif kind <= _EVT2_ON and state[_HAS_TIME]:
+        elif kind <= _EVT2_ON and state[_HAS_TIME] == 0:
+            state[_UNTIMED] += 1
+        elif kind <= _EVT2_ON:
             high = state[_EPOCH] * _EVT2_PERIOD + state[_HIGH]
             t[count] = (high << _EVT2_LOW) | np.int64((word >> 22) & _EVT2_LOW_MASK)
             x[count] = (word >> 11) & _EVT2_ADDRESS

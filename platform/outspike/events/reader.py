@@ -1,5 +1,6 @@
 """Read event recordings: Prophesee EVT 2.0 and EVT 3.0 raw files, and npz, known by content."""
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
@@ -10,9 +11,11 @@ from outspike.errors import MediaError
 from outspike.events.columns import Events
 from outspike.events.npz_stream import NpzColumns
 from outspike.events.raw_decode import Decoder, Evt2Decoder, Evt3Decoder
-from outspike.urls import open_url
+from outspike.urls import open_url, plain_errors
 
 SizeSource = Literal["header", "configured", "unknown"]
+
+_log = logging.getLogger(__name__)
 
 _ZIP = b"PK\x03\x04"
 _MAX_HEADER_BYTES = 1 << 16
@@ -49,7 +52,7 @@ class EventReader:
     def __init__(self, url: str, *, size: tuple[int, int] | None = None) -> None:
         self.url = url
         try:
-            with open_url(url) as file:
+            with plain_errors(url), open_url(url) as file:
                 self.info, self._body = _look(url, file, size)
         except OSError as error:
             raise MediaError(f"{url}: {error}", reason="unreadable") from error
@@ -60,14 +63,17 @@ class EventReader:
         Raises:
             MediaError: the file ends inside a word, or an event lies outside the sensor.
         """
-        with open_url(self.url) as file:
-            if self.info.format == "npz":
-                chunks = NpzColumns(self.url, file).chunks(num_events)
-            else:
-                chunks = self._raw_chunks(file, num_events)
-            for chunk in chunks:
-                self._check_size(chunk)
-                yield chunk
+        try:
+            with plain_errors(self.url), open_url(self.url) as file:
+                if self.info.format == "npz":
+                    chunks = NpzColumns(self.url, file).chunks(num_events)
+                else:
+                    chunks = self._raw_chunks(file, num_events)
+                for chunk in chunks:
+                    self._check_size(chunk)
+                    yield chunk
+        except OSError as error:
+            raise MediaError(f"{self.url}: {error}", reason="unreadable") from error
 
     def _raw_chunks(self, file: BinaryIO, num_words: int) -> Iterator[Events]:
         decoder = _DECODERS[self.info.format]()
@@ -80,6 +86,8 @@ class EventReader:
                     reason="truncated",
                 )
             yield decoder.decode(np.frombuffer(data, dtype=decoder.word))
+        if decoder.num_untimed:
+            _log.warning("%s: events_without_time=%d left out", self.url, decoder.num_untimed)
 
     def _check_size(self, events: Events) -> None:
         width, height = self.info.width, self.info.height
@@ -141,34 +149,47 @@ def _raw_info(url: str, head: bytes, size: tuple[int, int] | None) -> tuple[Even
             f"{url}: Prophesee raw of version {version or 'unknown'}; EVT 2.0 and 3.0 are read.",
             reason="unknown_format",
         )
-    geometry = facts.get("geometry", "").split("x")
-    if len(geometry) == 2:
-        parts.setdefault("width", geometry[0])
-        parts.setdefault("height", geometry[1])
-    found = (
-        (int(parts["width"]), int(parts["height"])) if {"width", "height"} <= set(parts) else None
-    )
+    width, _, height = facts.get("geometry", "").partition("x")
+    found = _header_size(url, parts.get("width", width), parts.get("height", height))
     chosen, source = _size(size, found)
     info = EventInfo(
         format="evt2" if name == "evt2" else "evt3",
         width=chosen and chosen[0],
         height=chosen and chosen[1],
         size_source=source,
-        anchor_us=int(facts["anchor_us"]) if "anchor_us" in facts else None,
-        duration_us=int(facts["duration_us"]) if "duration_us" in facts else None,
+        anchor_us=_header_number(url, "anchor_us", facts.get("anchor_us")),
+        duration_us=_header_number(url, "duration_us", facts.get("duration_us")),
     )
     return info, body
 
 
+def _header_size(url: str, width: str, height: str) -> tuple[int, int] | None:
+    pair = (_header_number(url, "width", width), _header_number(url, "height", height))
+    return None if pair[0] is None or pair[1] is None else (pair[0], pair[1])
+
+
+def _header_number(url: str, name: str, text: str | None) -> int | None:
+    """A whole number of the header; None where it is absent or left blank."""
+    if not text:
+        return None
+    if not text.strip().lstrip("-").isdecimal():
+        raise MediaError(f"{url}: header {name} is {text!r}; expected a number.", reason="corrupt")
+    return int(text)
+
+
 def _header_lines(head: bytes) -> tuple[list[str], int]:
-    """Text of the lines that begin with ``%``, and the position after the last of them."""
+    """Text of the header's lines, and the position after the last of them.
+
+    Older files do not end their header. ``%`` alone does not make a line of it: a first word may
+    begin with that byte, so a line also has a blank next and is printable.
+    """
     lines, position = [], 0
-    while head.startswith(b"%", position):
+    while head.startswith(b"% ", position):
         stop = head.find(b"\n", position)
-        if stop < 0:
+        text = head[position + 2 : stop].strip().decode("latin-1")
+        if stop < 0 or not text.isascii() or not text.isprintable():
             break
-        line = head[position + 1 : stop].decode("ascii", errors="replace").strip()
-        position = stop + 1
+        line, position = text, stop + 1
         if line == "end":
             break
         lines.append(line)
