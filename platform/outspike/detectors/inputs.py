@@ -59,9 +59,9 @@ def fit_standardise(batches: Iterable[Bags], modules: dict[str, Standardise]) ->
     """
     moments: dict[str, tuple[int, Tensor, Tensor]] = {}
     for bags in batches:
-        rows_of = bags.mask[:, None].expand(-1, next(iter(bags.features.values())).shape[1], -1)
         for name in modules:
-            rows = bags.features[name][rows_of].double().cpu()
+            snippets = bags.mask[:, None].expand(-1, bags.features[name].shape[1], -1)
+            rows = bags.features[name][snippets].double().cpu()
             mean = rows.mean(dim=0)
             part = (len(rows), mean, (rows - mean).square().sum(dim=0))
             moments[name] = _merged(moments[name], part) if name in moments else part
