@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outspike.errors import ConfigError, MediaError
+from outspike.urls import write_bytes
 from outspike.video.decode import decode, in_chunks
+from outspike.video.isolate import decode_isolated
 from outspike.video.probe import VideoInfo, probe
 
 
@@ -127,3 +129,23 @@ def test_chunks_tile_the_frames(num_frames, chunk_frames):
 def test_a_chunk_holds_at_least_one_frame(numbered_video):
     with pytest.raises(ConfigError, match="chunk_frames=0"):
         next(decode(numbered_video(3), chunk_frames=0))
+
+
+def test_videos_on_s3_are_read_like_local_ones(noisy_video, s3_bucket):
+    """Same frames by address, in process and isolated; an absent key is unreadable."""
+    url = f"{s3_bucket}/clips/noisy.mp4"
+    write_bytes(url, Path(noisy_video).read_bytes())
+    local = np.concatenate([chunk.frames for chunk in decode(noisy_video)])
+    for read in (decode, decode_isolated):
+        np.testing.assert_array_equal(np.concatenate([c.frames for c in read(url)]), local)
+        with pytest.raises(MediaError, match=r"absent\.mp4") as caught:
+            list(read(f"{s3_bucket}/absent.mp4"))
+        assert caught.value.reason == "unreadable"
+
+
+def test_a_broken_off_object_on_s3_is_truncated(noisy_video, s3_bucket):
+    data = Path(noisy_video).read_bytes()
+    write_bytes(f"{s3_bucket}/cut.mp4", data[: len(data) // 2])
+    with pytest.raises(MediaError) as caught:
+        list(decode(f"{s3_bucket}/cut.mp4"))
+    assert caught.value.reason == "truncated"
