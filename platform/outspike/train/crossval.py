@@ -4,21 +4,19 @@ Every recording is scored by a model that saw neither it nor anything cut from t
 """
 
 import dataclasses
-import logging
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from outspike.config import TrainConfig
+from outspike.recording import Recording
 from outspike.scoring.score import score_bags
 from outspike.scoring.scores import VideoScores
 from outspike.train.data import BagCache, TrainingBags
 from outspike.train.folds import folds
+from outspike.train.loop import Tell
 from outspike.train.plan import TrainingPlan, make_plan
 from outspike.train.select import held_out_metric
 from outspike.train.step import Learner, World
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,18 +45,18 @@ class CrossValidation:
 
 
 def cross_validate(
-    config: TrainConfig,
-    *,
-    plan: TrainingPlan | None = None,
-    tell: Callable[[int, int, int], None] | None = None,
+    config: TrainConfig, *, plan: TrainingPlan | None = None, tell: Tell | None = None
 ) -> CrossValidation:
     """Train once a fold, and score what each fold holds out every ``selection.every_steps``.
+
+    The folds advance together, so the pooled metric is known at every evaluation, and a search may
+    give up on a config by raising from ``tell``.
 
     Args:
         config: what to train; ``selection.num_folds`` and ``selection.metric`` apply whatever
             ``selection.split`` says.
         plan: of the config, where there is one already.
-        tell: told (fold, folds, steps done) at every evaluation.
+        tell: told (steps done, ``{"held_out/<metric>": value}``) at every evaluation.
 
     Raises:
         DatasetError: too few groups for the folds, or a fold's rest cannot fill a batch.
@@ -71,25 +69,42 @@ def cross_validate(
     )
     config = plan.config
     cache = BagCache(plan)
-    scores: dict[int, list[VideoScores]] = defaultdict(list)
     splits = folds(plan.training, config.selection.num_folds, seed=config.seed)
-    for number, (kept, held_out) in enumerate(splits):
-        learner = Learner(config, world=World())
-        source = TrainingBags(plan, kept, cache)
-        learner.prepare(source)
-        last = config.steps if learner.detector.trainable else 0
-        if last == 0:
-            scores[0] += score_bags(learner.detector, (cache[r] for r in held_out))
-        for done, _ in learner.steps(source, start=0, stop=last):
-            if done % config.selection.every_steps == 0 or done == last:
-                scores[done] += score_bags(learner.detector, (cache[r] for r in held_out))
-                if tell is not None:
-                    tell(number, len(splits), done)
-    metrics = {step: held_out_metric(config, found) for step, found in sorted(scores.items())}
-    for step, value in metrics.items():
-        logger.debug("cross_validation step=%d %s=%.4f", step, config.selection.metric, value)
-    return CrossValidation(
-        metric=config.selection.metric,
-        metrics=metrics,
-        scores={step: tuple(found) for step, found in scores.items()},
-    )
+    trained = [_Fold(plan, kept, held_out, cache) for kept, held_out in splits]
+    metrics, scores = {}, {}
+    for step in _evaluated_steps(plan):
+        found = tuple(video for fold in trained for video in fold.scores_at(step))
+        metrics[step] = held_out_metric(config, found)
+        scores[step] = found
+        if tell is not None:
+            tell(step, {f"held_out/{config.selection.metric}": metrics[step]})
+    return CrossValidation(metric=config.selection.metric, metrics=metrics, scores=scores)
+
+
+class _Fold:
+    """One fold's model, trained as far as it was last asked for."""
+
+    def __init__(
+        self,
+        plan: TrainingPlan,
+        kept: Sequence[Recording],
+        held_out: Sequence[Recording],
+        cache: BagCache,
+    ) -> None:
+        self._source = TrainingBags(plan, kept, cache)
+        self._held_out = held_out
+        self._cache = cache
+        self._learner = Learner(plan.config, world=World())
+        self._learner.prepare(self._source)
+        self._done = 0
+
+    def scores_at(self, step: int) -> list[VideoScores]:
+        """Train on to a step, and score what is held out."""
+        for done, _ in self._learner.steps(self._source, start=self._done, stop=step):
+            self._done = done
+        return score_bags(self._learner.detector, (self._cache[r] for r in self._held_out))
+
+
+def _evaluated_steps(plan: TrainingPlan) -> list[int]:
+    every, last = plan.config.selection.every_steps, plan.last_step
+    return sorted({*range(every, last + 1, every), last})

@@ -164,7 +164,8 @@ def _with_last_step(plan: TrainingPlan, run_url: str, tracked: RunLogger) -> Tra
         last = plan.last_step
         validated: dict[str, float] = {}
         if plan.config.selection.split == "cross_validation":
-            found = cross_validate(plan.config, plan=plan)
+            with closing(Progress(last)) as progress:
+                found = cross_validate(plan.config, plan=plan, tell=progress.show)
             last = found.best_step
             validated = {str(step): value for step, value in found.metrics.items()}
             for step, value in found.metrics.items():
