@@ -357,11 +357,13 @@ class PredictConfig:
     """``jobs/predict.py``: a model and recordings in; tables, curves and overlays out."""
 
     model: str = "models:/miniature@champion"
-    """``models:/NAME@champion``, ``models:/NAME/VERSION``, or a bundle folder."""
+    """``models:/NAME@champion``, ``models:/NAME/VERSION``, ``NAME`` for its newest version, or the
+    folder or s3:// prefix of a bundle."""
     input: str = "outspike-data/miniature/unseen"
     """A recording, a folder, or an s3:// prefix."""
     out: str = "predictions"
-    """Local folder for ``<video_id>.csv``, ``.json``, ``.png`` and ``.mp4``."""
+    """Folder (on a cluster, one that every node sees) or s3:// prefix for ``<video_id>.csv``,
+    ``.json``, ``.png`` and ``.mp4``."""
     threshold: float = 0.5
     """Snippets scored at least this form the intervals of the ``.json``."""
     overlay: bool = True
@@ -375,10 +377,14 @@ class PredictConfig:
     decode_memory_mb: int = 4096
     max_bad_share: float = 0.1
     """Share of inputs that cannot be scored above which the job exits with 3."""
+    dry_run: bool = False
+    """Say what would be scored by which model, and stop."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
             raise ConfigError(f"threshold={self.threshold}: scores lie in [0, 1].")
+        if not 0 <= self.max_bad_share <= 1:
+            raise ConfigError(f"max_bad_share={self.max_bad_share}: a share lies in [0, 1].")
         if self.num_actors is not None and self.num_actors < 1:
             raise ConfigError(f"num_actors={self.num_actors}: at least one, or leave it out.")
 

@@ -1,29 +1,20 @@
 """Score recordings with a registered model, in this process or on Ray actors."""
 
+import dataclasses
 import json
 import logging
-import time
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
-import numpy as np
-import ray
-from numpy.typing import NDArray
-from ray.data import ActorPoolStrategy, DataContext
-
-from outspike.cluster import ray_session
+from outspike import urls
 from outspike.config import PredictConfig
 from outspike.datasets import load
-from outspike.errors import BagError, MediaError
-from outspike.predict.write import intervals, write_prediction
+from outspike.errors import ConfigError
+from outspike.predict.scorer import Prediction, Scorer
 from outspike.recording import Recording
-from outspike.registry.models import download_bundle, find
 from outspike.scoring.bundle import Bundle
-from outspike.scoring.score import score_recording
 
 logger = logging.getLogger(__name__)
 
@@ -32,32 +23,13 @@ _FEW = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What became of one recording: its highest score and alarms, or why it has none."""
-
-    video_id: str
-    seconds: float
-    num_frames: int = 0
-    highest: float = 0.0
-    num_intervals: int = 0
-    reason: str | None = None
-    detail: str = ""
-
-    def __str__(self) -> str:
-        if self.reason is not None:
-            return f"{self.video_id}: not scored, {self.reason}: {self.detail}"
-        return (
-            f"{self.video_id}: highest score {self.highest:.3f}, {self.num_intervals} intervals, "
-            f"{self.num_frames} frames in {self.seconds:.1f} s"
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class PredictResult:
     """Everything that was scored, and where the files lie."""
 
-    out: Path
+    model: str
+    out: str
     predictions: tuple[Prediction, ...]
+    """In the order of their ids."""
 
     @property
     def bad_share(self) -> float:
@@ -67,7 +39,11 @@ class PredictResult:
 
     def table(self) -> str:
         """The lines that end the job."""
-        return "\n".join([*map(str, self.predictions), f"files in {self.out}"])
+        bad = sum(prediction.reason is not None for prediction in self.predictions)
+        total = f"{len(self.predictions) - bad} recordings scored by {self.model}"
+        if bad:
+            total += f", {bad} not"
+        return "\n".join([*map(str, self.predictions), total, f"files in {self.out}"])
 
 
 def predict(config: PredictConfig) -> PredictResult:
@@ -75,91 +51,96 @@ def predict(config: PredictConfig) -> PredictResult:
 
     Raises:
         DatasetError: nothing to score there.
-        RegistryError: no such model.
+        RegistryError, CheckpointError: no such model.
+        ConfigError: the files would be written among the recordings.
     """
-    recordings = load("folder", config.input, "official").recordings
-    out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
-    with local_bundle(config) as bundle:
-        done: list[Prediction] = []
-        for prediction in _predictions(config, recordings, bundle, out.absolute()):
-            done.append(prediction)
-            log = logger.info if prediction.reason is None else logger.warning
-            log("%d/%d %s", len(done), len(recordings), prediction)
-    return PredictResult(out=out, predictions=tuple(sorted(done, key=lambda p: p.video_id)))
+    config = dataclasses.replace(config, out=_absolute(config.out))
+    recordings = _recordings(config)
+    model, bundle = load_model(config)
+    done: list[Prediction] = []
+    for prediction in _predictions(config, recordings, bundle):
+        done.append(prediction)
+        log = logger.info if prediction.reason is None else logger.warning
+        log("%d/%d %s", len(done), len(recordings), prediction)
+    done.sort(key=lambda prediction: prediction.video_id)
+    return PredictResult(model=model, out=config.out, predictions=tuple(done))
 
 
-def local_bundle(config: PredictConfig) -> AbstractContextManager[str]:
-    """The model's bundle as a local folder, downloaded for as long as it is needed."""
-    if not config.model.startswith("models:/"):
-        return nullcontext(config.model)
-    return _Downloaded(config)
+def describe(config: PredictConfig) -> list[tuple[str, object]]:
+    """What :func:`predict` would do, without doing it; raises as it would."""
+    recordings = _recordings(config)
+    model, bundle = load_model(config)
+    modalities = [recording.modality for recording in recordings]
+    return [
+        ("model", f"{model}, a {bundle.detector_config.kind} detector"),
+        ("features", ", ".join(spec.address for spec in bundle.feature_sets)),
+        ("videos", modalities.count("video")),
+        ("event recordings", modalities.count("events")),
+        ("would write to", config.out),
+    ]
 
 
-class _Downloaded(TemporaryDirectory[str]):
-    def __init__(self, config: PredictConfig) -> None:
-        super().__init__(prefix="outspike-model-")
-        self._config = config
+def load_model(config: PredictConfig) -> tuple[str, Bundle]:
+    """The model and how it is called: a bundle's folder or prefix, or a registered version."""
+    with tempfile.TemporaryDirectory(prefix="outspike-model-") as name:
+        folder = Path(name)
+        if not urls.is_local(config.model):
+            for url in urls.list_files(config.model):
+                (folder / url.rpartition("/")[2]).write_bytes(urls.read_bytes(url))
+            return config.model, Bundle.load(folder)
+        if Path(config.model).is_dir():
+            return config.model, Bundle.load(Path(config.model))
+        from outspike.registry.models import download_bundle, find  # actors have no use for MLflow
 
-    def __enter__(self) -> str:
-        folder = Path(super().__enter__())
-        version = find(self._config.tracking_uri, self._config.model)
-        return str(download_bundle(version, folder))
+        version = find(config.tracking_uri, config.model)
+        return version.address, Bundle.load(download_bundle(version, folder))
 
 
-class Scorer:
-    """Scores one recording after another; the bundle is loaded once."""
+def _recordings(config: PredictConfig) -> tuple[Recording, ...]:
+    manifest = load("folder", config.input, "official")
+    for warning in manifest.warnings:
+        logger.warning("%s", warning)
+    _check_out(config)
+    return manifest.recordings
 
-    def __init__(self, config: PredictConfig, bundle: str, out: str) -> None:
-        self._config = config
-        self._bundle = Bundle.load(Path(bundle))
-        self._out = Path(out)
 
-    def score(self, recording: Recording) -> Prediction:
-        """Score and write one recording; a bad input becomes a reason, not an exception."""
-        began = time.monotonic()
-        try:
-            scores = score_recording(
-                recording,
-                self._bundle,
-                timeout_s=self._config.decode_timeout_s,
-                memory_mb=self._config.decode_memory_mb,
-            )
-        except (MediaError, BagError) as error:
-            return Prediction(
-                video_id=recording.video_id,
-                seconds=time.monotonic() - began,
-                reason=error.reason if isinstance(error, MediaError) else "bag",
-                detail=str(error),
-            )
-        write_prediction(
-            recording,
-            scores,
-            self._out,
-            threshold=self._config.threshold,
-            overlay=self._config.overlay,
-        )
-        return Prediction(
-            video_id=recording.video_id,
-            seconds=time.monotonic() - began,
-            num_frames=scores.num_frames,
-            highest=float(scores.scores.max()),
-            num_intervals=len(intervals(scores, self._config.threshold)),
+def _check_out(config: PredictConfig) -> None:
+    """Overlays must not replace recordings, nor be taken for recordings the next time."""
+    source, out = (_absolute(url).rstrip("/") for url in (config.input, config.out))
+    if urls.is_local(source) and Path(source).is_file():
+        source = str(Path(source).parent)
+        inside = out == source
+    else:
+        inside = f"{out}/".startswith(f"{source}/")
+    if inside:
+        raise ConfigError(
+            f"--out {config.out} lies among the recordings of --input {config.input}; name a "
+            "folder outside of it."
         )
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, NDArray[np.object_]]:
-        """The same as a Ray Data batch of JSON recordings."""
-        done = [self.score(Recording.from_document(json.loads(text))) for text in batch["item"]]
-        return {"prediction": np.array([json.dumps(asdict(p)) for p in done], dtype=object)}
+
+def _absolute(url: str) -> str:
+    return str(urls.local_path(url).resolve()) if urls.is_local(url) else url
 
 
 def _predictions(
-    config: PredictConfig, recordings: Sequence[Recording], bundle: str, out: Path
+    config: PredictConfig, recordings: Sequence[Recording], bundle: Bundle
 ) -> Iterator[Prediction]:
     if config.num_actors is None and len(recordings) <= _FEW:
-        scorer = Scorer(config, bundle, str(out))
+        scorer = Scorer(config, bundle)
         yield from map(scorer.score, recordings)
-        return
+    else:
+        yield from _on_actors(config, recordings, bundle)
+
+
+def _on_actors(
+    config: PredictConfig, recordings: Sequence[Recording], bundle: Bundle
+) -> Iterator[Prediction]:
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+
+    from outspike.cluster import ray_session
+
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = 1  # a row reaches the driver when its recording is done
@@ -170,11 +151,29 @@ def _predictions(
             override_num_blocks=len(recordings),
         ).map_batches(
             Scorer,
-            fn_constructor_args=(config, bundle, str(out)),
+            fn_constructor_args=(config, bundle),
             batch_size=1,
-            compute=ActorPoolStrategy(size=config.num_actors or 2),
+            compute=ActorPoolStrategy(size=_num_actors(config, len(recordings))),
             num_cpus=config.cpus_per_actor,
             num_gpus=config.gpus_per_actor,
         )
         for row in dataset.iter_rows():
             yield Prediction(**json.loads(str(row["prediction"])))
+
+
+def _num_actors(config: PredictConfig, num_recordings: int) -> int:
+    """As many as asked for, and no more than there are recordings and CPUs for.
+
+    One CPU stays free, or Ray Data's own tasks starve.
+    """
+    from outspike.cluster import cluster_cpus
+
+    wanted = min(config.num_actors or 2, num_recordings)
+    room = (
+        max(1, int((cluster_cpus() - 1) / config.cpus_per_actor))
+        if config.cpus_per_actor
+        else wanted
+    )
+    if room < wanted:
+        logger.warning("num_actors=%d, CPUs for %d", wanted, room)
+    return min(wanted, room)

@@ -1,13 +1,15 @@
 """What a prediction leaves behind: one table, one list of intervals, one curve, one overlay."""
 
 import csv
+import io
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
-import numpy as np
-from numpy.typing import NDArray
-
+from outspike import urls
 from outspike.predict.curve import score_curve_png
 from outspike.predict.overlay import write_overlay
 from outspike.recording import Recording
@@ -16,68 +18,99 @@ from outspike.scoring.scores import VideoScores
 COLUMNS = ("video_id", "frame_start", "frame_stop", "score")
 
 
+class Interval(TypedDict):
+    """Half-open range of frames, and the highest score in it."""
+
+    frame_start: int
+    frame_stop: int
+    score: float
+
+
 def write_prediction(
     recording: Recording,
     scores: VideoScores,
-    folder: Path,
+    out: str,
     *,
     threshold: float,
     overlay: bool,
-) -> list[Path]:
-    """Write ``<video_id>.csv``, ``.json``, ``.png`` and, if wanted, ``.mp4`` below ``folder``.
+    timeout_s: float = 3600.0,
+    memory_mb: int = 4096,
+) -> list[str]:
+    """Write ``<video_id>.csv``, ``.json``, ``.png`` and, if wanted, ``.mp4`` below ``out``.
 
     An id with slashes makes subfolders. Each file appears under its name only when complete.
+
+    Args:
+        recording: what was scored; the overlay shows its frames.
+        scores: of the recording.
+        out: local folder or s3:// prefix.
+        threshold: snippets scored at least this form the intervals.
+        overlay: write the ``.mp4``.
+        timeout_s, memory_mb: limits of decoding for the overlay.
+
+    Returns:
+        Addresses of the files.
+
+    Raises:
+        MediaError: the recording cannot be read any more.
     """
-    base = folder / scores.video_id
-    base.parent.mkdir(parents=True, exist_ok=True)
+    base = urls.join(out, scores.video_id)
     found = intervals(scores, threshold)
-    written = [_named(base, suffix) for suffix in (".csv", ".json", ".png")]
-    _write_csv(written[0], scores)
+    urls.write_bytes(f"{base}.csv", _csv(scores).encode())
     document = {"video_id": scores.video_id, "fps": float(scores.fps), "intervals": found}
-    _replace_text(written[1], json.dumps(document, indent=1) + "\n")
-    score_curve_png(
-        scores, written[2], [(int(i["frame_start"]), int(i["frame_stop"])) for i in found]
-    )
+    urls.write_bytes(f"{base}.json", (json.dumps(document, indent=1) + "\n").encode())
+    with _local_file(f"{base}.png") as path:
+        score_curve_png(scores, path, [(i["frame_start"], i["frame_stop"]) for i in found])
     if overlay:
-        written.append(_named(base, ".mp4"))
-        write_overlay(recording, scores, written[3], threshold=threshold)
-    return written
+        with _local_file(f"{base}.mp4") as path:
+            write_overlay(
+                recording,
+                scores,
+                path,
+                threshold=threshold,
+                timeout_s=timeout_s,
+                memory_mb=memory_mb,
+            )
+    suffixes = (".csv", ".json", ".png", ".mp4") if overlay else (".csv", ".json", ".png")
+    return [f"{base}{suffix}" for suffix in suffixes]
 
 
-def intervals(scores: VideoScores, threshold: float) -> list[dict[str, Any]]:
-    """Runs of snippets at or above ``threshold``: frame range and highest score of each."""
-    above = scores.scores >= threshold
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], above, [False]]).astype(np.int8)))
-    return [
-        {
-            "frame_start": int(scores.start[first]),
-            "frame_stop": int(_last_stop(scores.stop, first, last)),
-            "score": float(scores.scores[first:last].max()),
-        }
-        for first, last in zip(edges[::2], edges[1::2], strict=True)
-    ]
+def intervals(scores: VideoScores, threshold: float) -> list[Interval]:
+    """Runs of snippets at or above ``threshold`` that follow each other without a gap."""
+    found: list[Interval] = []
+    is_open = False
+    for start, stop, score in zip(scores.start, scores.stop, scores.scores, strict=True):
+        first, last, value = int(start), int(stop), float(score)
+        if value < threshold:
+            is_open = False
+        elif is_open and first <= found[-1]["frame_stop"]:
+            found[-1]["frame_stop"] = max(last, found[-1]["frame_stop"])
+            found[-1]["score"] = max(value, found[-1]["score"])
+        else:
+            found.append({"frame_start": first, "frame_stop": last, "score": value})
+            is_open = True
+    return found
 
 
-def _last_stop(stop: NDArray[np.int64], first: int, last: int) -> int:
-    return int(stop[first:last].max())
+def _csv(scores: VideoScores) -> str:
+    text = io.StringIO(newline="")
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(COLUMNS)
+    for start, stop, score in zip(scores.start, scores.stop, scores.scores, strict=True):
+        # Nine digits give back the very float32 that the detector computed.
+        table.writerow([scores.video_id, int(start), int(stop), f"{float(score):.9g}"])
+    return text.getvalue()
 
 
-def _write_csv(path: Path, scores: VideoScores) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(COLUMNS)
-        for start, stop, score in zip(scores.start, scores.stop, scores.scores, strict=True):
-            # Nine digits give back the very float32 that the detector computed.
-            table.writerow([scores.video_id, int(start), int(stop), f"{float(score):.9g}"])
-    partial.replace(path)
-
-
-def _replace_text(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    partial.replace(path)
-
-
-def _named(base: Path, suffix: str) -> Path:
-    return base.with_name(base.name + suffix)
+@contextmanager
+def _local_file(url: str) -> Iterator[Path]:
+    """A local file to write for ``url``: itself, or one that is uploaded when it is complete."""
+    if urls.is_local(url):
+        path = urls.local_path(url)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="outspike-predict-") as folder:
+        path = Path(folder) / url.rpartition("/")[2]
+        yield path
+        urls.write_bytes(url, path.read_bytes())
