@@ -86,7 +86,7 @@ def msf_miniature() -> TrainConfig:
     return TrainConfig(
         name="miniature",
         data=MINIATURE,
-        detector=MsfConfig(width=569),
+        detector=MsfConfig(width=184),
         encoders=(EVENT_PYRAMID,),
         protocol="miniature",
     )

@@ -57,7 +57,12 @@ def test_statistics_equal_the_plain_definition():
         np.testing.assert_allclose(row[first + 1], cells.std(axis=(0, 2, 4)), rtol=1e-5)
 
 
-def test_levels_without_meaning_are_refused():
-    """Time bins and sorted cells belong to the event pyramid only."""
-    with pytest.raises(ConfigError, match="bins=1"):
-        FramePyramidConfig(levels=(PyramidLevel(rows=2, cols=2, bins=2),))
+def test_impossible_levels_are_refused():
+    """No level at all, no cells, and cells smaller than a pixel."""
+    with pytest.raises(ConfigError, match="at least one level"):
+        FramePyramidConfig(levels=())
+    with pytest.raises(ConfigError, match="at least 1"):
+        PyramidLevel(rows=0, cols=2)
+    fine = FramePyramidConfig(height=8, width=8, levels=(PyramidLevel(rows=9, cols=2),))
+    with pytest.raises(ConfigError, match="does not fit"):
+        FramePyramid(config=fine).open(VIDEO)

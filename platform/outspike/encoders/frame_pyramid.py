@@ -36,11 +36,8 @@ class FramePyramidConfig:
     )
 
     def __post_init__(self) -> None:
-        if not self.levels or any(level.bins != 1 or level.top for level in self.levels):
-            raise ConfigError(
-                "A frame pyramid needs at least one level, with bins=1 and top=0: it averages over "
-                "the snippet and sorts nothing."
-            )
+        if not self.levels:
+            raise ConfigError("A frame pyramid needs at least one level.")
 
 
 class FramePyramid(Encoder):

@@ -1,0 +1,214 @@
+"""From pictures or camera events to small counts per frame: what ``event-pyramid`` is made of.
+
+Both kinds of source become the same thing, a map of how much the log intensity of each *working
+pixel* changed since the frame before: for videos from the grey levels, for event cameras from the
+signed events of the sensor pixels under it. From there on nothing knows which it was.
+
+Everything is whole numbers: area sums of bytes or events, and logarithms in units of 2**-16. So a
+count depends neither on how the recording was cut into pieces nor on a machine's arithmetic.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from outspike.errors import ConfigError
+
+#: A log intensity of 1.
+_ONE = 1 << 16
+#: Mean grey levels are kept to a 256th before the logarithm, which is read from a table.
+_GREY_STEPS = 256
+#: Base cells along one side of a cell of motion, and of a coarse cell.
+MOTION_CELLS, COARSE_CELLS = 2, 6
+#: Unit steps (down, right); direction ``i + 4`` is opposite to direction ``i``.
+DIRECTIONS = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))
+_NO_EVENT = 2  # stands where the earlier frame has no event, and equals no sign
+
+
+@dataclass(frozen=True, kw_only=True)
+class PyramidConfig:
+    """Everything that decides a value of ``event-pyramid``, and so part of its fingerprint."""
+
+    rows: int = 12
+    cols: int = 18
+    """Base cells of the working picture."""
+    cell: int = 10
+    """Working pixels along one side of a base cell."""
+    offset: float = 10.0
+    """Added to grey levels (0 to 255) before the logarithm, so that dark noise stays quiet."""
+    thresholds: tuple[float, float, float, float] = (0.04, 0.08, 0.16, 0.32)
+    """Changes of log intensity that are counted, rising."""
+    lags: tuple[int, int, int] = (1, 2, 4)
+    """Frames over which the change is taken, rising."""
+    event_threshold: float = 0.16
+    """Change from one frame to the next that makes an event with a sign, for motion."""
+    steps: tuple[int, int, int] = (1, 2, 4)
+    """Displacements in working pixels at which the next frame's events are looked for."""
+    contrast: float = 0.16
+    """Change of log intensity that an event of a camera stands for; nominal settings of real
+    sensors lie between 0.1 and 0.3."""
+    time_bins: int = 8
+    """Equal parts of a snippet between which activity is compared."""
+
+    def __post_init__(self) -> None:
+        if min(self.rows, self.cols) < 1 or self.rows % COARSE_CELLS or self.cols % COARSE_CELLS:
+            raise ConfigError(
+                f"rows={self.rows}, cols={self.cols}: both must be multiples of {COARSE_CELLS}."
+            )
+        if self.rows * self.cols < 216:
+            raise ConfigError(
+                f"{self.rows}x{self.cols} cells are too few: the columns name the 48 most active "
+                "of them and all six or more coarse ones; take at least 12x18."
+            )
+        if not 1 <= self.cell <= 15:
+            raise ConfigError(f"cell={self.cell}: a cell has 1 to 15 pixels along its side.")
+        positive = (self.offset, self.event_threshold, self.contrast, *self.thresholds)
+        if min(positive) <= 0 or list(self.thresholds) != sorted(set(self.thresholds)):
+            raise ConfigError(
+                f"offset={self.offset}, event_threshold={self.event_threshold}, "
+                f"contrast={self.contrast}, thresholds={self.thresholds}: all must be positive and "
+                "the thresholds rising."
+            )
+        whole = (*self.lags, *self.steps)
+        if min(whole) < 1 or self.time_bins < 2 or list(self.lags) != sorted(set(self.lags)):
+            raise ConfigError(
+                f"lags={self.lags}, steps={self.steps}, time_bins={self.time_bins}: lags rise from "
+                "1 on, steps are at least 1, time bins at least 2."
+            )
+
+    @property
+    def height(self) -> int:
+        """Of the working picture, in pixels."""
+        return self.rows * self.cell
+
+    @property
+    def width(self) -> int:
+        """Of the working picture, in pixels."""
+        return self.cols * self.cell
+
+
+class AreaSums:
+    """Exact area resize of pictures of whole numbers ``[h, w]`` to ``[H, W]``.
+
+    A working pixel gets what lies under it, border pixels in proportion; where the source is the
+    smaller one its pixels are spread. Sums are of pixel values times ``weight`` shares.
+    """
+
+    def __init__(self, source: tuple[int, int], target: tuple[int, int]) -> None:
+        self._down = _overlaps(source[0], target[0]).astype(np.int32)
+        self._across = _overlaps(source[1], target[1]).astype(np.int64)
+        #: What a picture of ones sums to, everywhere.
+        self.weight = source[0] * source[1]
+
+    def __call__(self, picture: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Sums ``[H, W]``; divided by ``weight`` they are means."""
+        rows = self._down @ picture.astype(np.int32)  # at most 255 x source rows: fits
+        sums: NDArray[np.int64] = (self._across @ rows.T.astype(np.int64)).T
+        return sums
+
+
+def _overlaps(source: int, target: int) -> csr_array:
+    """How much of source pixel j lies in target pixel i, in units of 1 / target, ``[i, j]``."""
+    cell, pixel = np.arange(target)[:, None] * source, np.arange(source)[None] * target
+    shared = np.minimum(cell + source, pixel + target) - np.maximum(cell, pixel)
+    return csr_array(np.maximum(shared, 0))
+
+
+class LogIntensity:
+    """Log intensity of the working pixels of grey frames ``[h, w]``, in units of 2**-16."""
+
+    def __init__(self, config: PyramidConfig, source: tuple[int, int]) -> None:
+        self._sums = AreaSums(source, (config.height, config.width))
+        levels = np.arange(255 * _GREY_STEPS + 1) / _GREY_STEPS
+        self._table = np.rint(_ONE * np.log(levels + config.offset)).astype(np.int32)
+
+    def __call__(self, grey: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """Log intensity ``[H, W]``."""
+        weight = self._sums.weight
+        steps = (self._sums(grey) * (2 * _GREY_STEPS) + weight) // (2 * weight)
+        level: NDArray[np.int32] = self._table.take(steps)
+        return level
+
+
+class EventChange:
+    """Change of log intensity that camera events stand for, in units of 2**-16."""
+
+    def __init__(self, config: PyramidConfig, source: tuple[int, int]) -> None:
+        self._sums = AreaSums(source, (config.height, config.width))
+        self._unit = _ONE * config.contrast / self._sums.weight
+
+    def __call__(self, signed: NDArray[np.int32]) -> NDArray[np.int32]:
+        """From ON minus OFF events per sensor pixel ``[h, w]`` to ``[H, W]``."""
+        change: NDArray[np.int32] = np.rint(self._sums(signed) * self._unit).astype(np.int32)
+        return change
+
+
+@dataclass(frozen=True, eq=False)
+class FrameCounts:
+    """What a snippet's row needs to know of one frame."""
+
+    active: NDArray[np.uint8]
+    """``[L, T, y, x]``: pixels per base cell that changed by at least threshold T over lag L."""
+    moved: NDArray[np.uint16]
+    """``[S, D, y, x]``: events per cell of motion whose sign is found a step S further in direction
+    D one frame later."""
+
+
+class ChangeCounter:
+    """Counts of frame after frame of one recording; remembers the last few changes."""
+
+    def __init__(self, config: PyramidConfig) -> None:
+        self._config = config
+        size = (config.height, config.width)
+        self._recent: deque[NDArray[np.int32]] = deque(maxlen=config.lags[-1])
+        self._signs = np.zeros(size, dtype=np.int8)
+        self._thresholds = [round(_ONE * value) for value in config.thresholds]
+        self._event_threshold = round(_ONE * config.event_threshold)
+        self._reach = max(config.steps)
+        self._moves = [(s * down, s * right) for s in config.steps for down, right in DIRECTIONS]
+        self._hits = np.empty((len(self._moves), *size), dtype=np.bool_)
+
+    def push(self, change: NDArray[np.int32]) -> FrameCounts:
+        """Counts of the next frame from its change of log intensity ``[H, W]``."""
+        self._recent.append(change)
+        changes = list(self._recent)
+        over_lags = np.stack([sum(changes[-lag:], start=0 * change) for lag in self._config.lags])
+        signs = np.sign(change).astype(np.int8)
+        signs[np.abs(change) < self._event_threshold] = 0
+        counts = FrameCounts(self._active(np.abs(over_lags)), self._moved(self._signs, signs))
+        self._signs = signs
+        return counts
+
+    def _active(self, size_LHW: NDArray[np.int32]) -> NDArray[np.uint8]:
+        level = np.zeros(size_LHW.shape, dtype=np.uint8)
+        for threshold in self._thresholds:
+            level += size_LHW >= threshold
+        # A byte each for the four thresholds: cells of at most 225 pixels do not overflow it.
+        packed = _PACKED.take(level)
+        rows, cols, cell = self._config.rows, self._config.cols, self._config.cell
+        packed = packed.reshape(-1, rows, cell, cols * cell).sum(axis=2, dtype=np.uint32)
+        packed = packed.reshape(-1, rows, cols, cell).sum(axis=3, dtype=np.uint32)
+        active: NDArray[np.uint8] = (packed[:, None] >> _SHIFTS[:, None, None]).astype(np.uint8)
+        return active
+
+    def _moved(self, before: NDArray[np.int8], now: NDArray[np.int8]) -> NDArray[np.uint16]:
+        height, width = now.shape
+        reach, side = self._reach, MOTION_CELLS * self._config.cell
+        source = np.where(before == 0, np.int8(_NO_EVENT), before)
+        padded = np.pad(now, reach)
+        for hit, (down, right) in zip(self._hits, self._moves, strict=True):
+            y, x = reach + down, reach + right
+            np.equal(padded[y : y + height, x : x + width], source, out=hit)
+        hits = self._hits.view(np.uint8).reshape(-1, height // side, side, width)
+        rows = hits.sum(axis=2, dtype=np.uint8)  # a side has at most 30 pixels
+        cells = rows.reshape(-1, height // side, width // side, side).sum(axis=3, dtype=np.uint16)
+        moved: NDArray[np.uint16] = cells.reshape(-1, len(DIRECTIONS), *cells.shape[1:])
+        return moved
+
+
+_SHIFTS = np.arange(0, 32, 8, dtype=np.uint32)
+#: By number of thresholds reached: a one in the byte of each of them.
+_PACKED = np.concatenate([[0], np.cumsum(1 << _SHIFTS.astype(np.int64))]).astype(np.uint32)
