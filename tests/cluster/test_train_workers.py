@@ -1,10 +1,12 @@
 """Training on a real Ray: workers that die are replaced, and the result is the same."""
 
+import dataclasses
 import os
 import runpy
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ import torch
 
 from outspike.cluster import ray_session
 from outspike.config import DataConfig, OptimConfig, StoreConfig, TrainConfig, WindowConfig
+from outspike.errors import TrainingError
+from outspike.registry.tracking import find_runs
 from outspike.store.store import FeatureStore
 from outspike.train import checkpoint as checkpoints
 from outspike.train.job import train
@@ -43,6 +47,12 @@ def config(tmp_path_factory) -> TrainConfig:
     )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_ray() -> Iterator[None]:
+    with ray_session(num_cpus=2):
+        yield
+
+
 def train_workers() -> list[int]:
     """Process ids of this cluster's Ray Train workers."""
     actors = ray._private.state.actors().values()
@@ -71,19 +81,28 @@ def kill_a_worker_after(step: int, storage: str, killed: list[int]) -> None:
 def test_a_killed_worker_is_replaced_and_the_weights_are_those_of_one_process(config, tmp_path):
     """Two workers, one of them killed in the middle, end where one process without Ray ends."""
     killed: list[int] = []
-    with ray_session(num_cpus=2):
-        killer = threading.Thread(target=kill_a_worker_after, args=(20, config.storage, killed))
-        killer.start()
-        result = train(config)
-        killer.join()
+    killer = threading.Thread(target=kill_a_worker_after, args=(20, config.storage, killed))
+    killer.start()
+    result = train(config)
+    killer.join()
     assert killed
     assert killed[1] < config.steps
-    alone = train(
-        TrainConfig(**{**vars(config), "num_workers": 0, "storage": str(tmp_path / "alone")})
-    )
+    alone = train(dataclasses.replace(config, num_workers=0, storage=str(tmp_path / "alone")))
     one, other = (checkpoints.load(found.checkpoint).model for found in (result, alone))
     assert one.keys() == other.keys()
     for name in one:
         torch.testing.assert_close(one[name], other[name], rtol=1e-4, atol=1e-5)
     again = train(config)
     assert (again.checkpoint, again.is_new) == (result.checkpoint, False)
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_an_error_that_would_come_again_is_told_at_once(config, tmp_path):
+    """A loss that is not finite ends the job with its own one line, without another attempt."""
+    detector = dataclasses.replace(config.detector, smooth_weight=1e300)
+    broken = dataclasses.replace(config, detector=detector, storage=str(tmp_path), max_failures=3)
+    with pytest.raises(TrainingError, match="Step 0: loss or gradient is not finite") as caught:
+        train(broken)
+    assert "\n" not in str(caught.value)
+    assert find_runs(broken.tracking_uri, {})[0].info.status == "FAILED"

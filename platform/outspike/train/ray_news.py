@@ -6,6 +6,7 @@ its server, and a slow server does not hold up a step.
 
 import json
 import logging
+import pickle
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from ray.experimental.internal_kv import (
     _internal_kv_list,
     _internal_kv_put,
 )
+
+from outspike.errors import OutspikeError
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +32,20 @@ def tell(run_url: str, step: int, metrics: Mapping[str, float]) -> None:
     _internal_kv_put(f"{_prefix(run_url)}{step:012d}".encode(), json.dumps(metrics).encode())
 
 
+def give_up(run_url: str, error: OutspikeError) -> None:
+    """This rank has met an error that another attempt would meet again."""
+    _internal_kv_put(_failure_key(run_url), pickle.dumps(error))
+
+
+def given_up(run_url: str) -> OutspikeError | None:
+    """The error some rank has given up on, if any."""
+    found = _internal_kv_get(_failure_key(run_url))
+    if found is None:
+        return None
+    error: OutspikeError = pickle.loads(found)
+    return error
+
+
 @contextmanager
 def heard(run_url: str, hear: Hear) -> Iterator[None]:
     """Pass everything told inside the block to ``hear``, in the order of steps, each step once.
@@ -37,6 +54,7 @@ def heard(run_url: str, hear: Hear) -> Iterator[None]:
     meantime is logged and the same news is tried again; one at the end is raised.
     """
     listener = _Listener(run_url, hear)
+    _internal_kv_del(_failure_key(run_url))
     stop = threading.Event()
 
     def follow() -> None:
@@ -73,4 +91,8 @@ class _Listener:
 
 
 def _prefix(run_url: str) -> str:
-    return f"outspike/train/{run_url}/"
+    return f"outspike/train/news/{run_url}/"
+
+
+def _failure_key(run_url: str) -> bytes:
+    return f"outspike/train/failure/{run_url}".encode()

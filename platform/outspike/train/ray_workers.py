@@ -18,6 +18,7 @@ from typing import Any
 
 import pyarrow.fs
 import ray.train as rt
+import torch.distributed as dist
 from ray.train.torch import TorchTrainer, get_device
 
 from outspike import urls
@@ -28,7 +29,7 @@ from outspike.errors import OutspikeError, TrainingError
 from outspike.train.logging import Progress, RunLogger
 from outspike.train.plan import TrainingPlan
 from outspike.train.ray_network import NamedInterface
-from outspike.train.ray_news import heard, tell
+from outspike.train.ray_news import give_up, given_up, heard, tell
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +83,9 @@ def train_with_ray(plan: TrainingPlan, run_url: str, run_logger: RunLogger | Non
             ),
         )
         _fit(trainer, run_url)
+        error = given_up(run_url)
+        if error is not None:
+            raise error
 
 
 def _work(settings: dict[str, Any]) -> None:
@@ -100,13 +104,32 @@ def _work(settings: dict[str, Any]) -> None:
     def report(step: int, metrics: Mapping[str, float], _checkpoint: str | None) -> None:
         rt.report({"step": step, **metrics})
 
-    run(
-        pickle.loads(settings["plan"]),
-        run_url,
-        world=World(rank=rank, size=context.get_world_size(), device=str(get_device())),
-        report=report,
-        tell=partial(tell, run_url),
-    )
+    try:
+        run(
+            pickle.loads(settings["plan"]),
+            run_url,
+            world=World(rank=rank, size=context.get_world_size(), device=str(get_device())),
+            report=report,
+            tell=partial(tell, run_url),
+        )
+    except Exception as error:
+        _leave(run_url, error)
+
+
+def _leave(run_url: str, error: Exception) -> None:
+    """Leave without asking for another attempt where that would end the same way.
+
+    Ray retries whatever a worker raises, half a minute each time. A loss that is not finite or a
+    damaged bag is found again by the next attempt, so such errors reach the driver as news; ranks
+    that wait for this one are let go by closing the group, and find the same news.
+    """
+    if isinstance(error, OutspikeError) and not isinstance(error, OSError):
+        give_up(run_url, error)
+        if dist.get_backend() == "gloo":
+            dist.destroy_process_group()
+        return
+    if given_up(run_url) is None:
+        raise error
 
 
 def _fit(trainer: TorchTrainer, run_url: str) -> None:
