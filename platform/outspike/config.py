@@ -141,9 +141,14 @@ class MsfConfig:
     tau: float = 1.6
     mil_divisor: int = 4
     """k of the top-k MIL loss: ceil(snippets / mil_divisor) highest scores of a bag count."""
+    mil_unit: Literal["snippet", "bag"] = "snippet"
+    """``snippet``: every chosen score counts once, so long bags weigh more; ``bag``: the mean over
+    a bag's chosen scores counts once."""
     smooth_weight: float = 80.0
     input_norm: Literal["none", "standardise"] = "none"
     """``standardise`` fits mean and deviation of every feature on the training bags."""
+    input_clip: float | None = None
+    """Standardised features are kept within this many deviations of the mean."""
     compat: Literal["msf_2025"] | None = None
 
 
@@ -171,6 +176,8 @@ class IefVadConfig:
     """Snippets attended to at once; longer bags are scored in windows that overlap by half."""
     input_norm: Literal["none", "standardise"] = "none"
     """``standardise`` fits mean and deviation of every feature on the training bags."""
+    input_clip: float | None = None
+    """Standardised features are kept within this many deviations of the mean."""
     compat: Literal["ief_vad_2025"] | None = None
 
 

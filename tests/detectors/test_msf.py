@@ -194,6 +194,43 @@ def test_other_widths_are_projected_and_blocks_of_rows_change_nothing(batch, mon
         torch.testing.assert_close(detector(bags).snippet, whole, atol=1e-5, rtol=0)
 
 
+def test_every_bag_counts_once_where_the_unit_is_a_bag(batch):
+    """mil_unit decides whether a bag of twelve snippets outweighs one of two."""
+    config = dataclasses.replace(SMALL, dropout=0.0, mil_divisor=1, smooth_weight=0.0)
+    bags = batch([12, 2], lively(config).feature_sets)
+    entropy = {}
+    for unit in ("snippet", "bag"):
+        detector = lively(dataclasses.replace(config, mil_unit=unit)).train()
+        scores = detector(bags)
+        mil = detector.loss(bags, scores)[0]
+        entropy[unit] = float((mil.values.sum() / mil.counts.sum()).detach())
+        p = scores.snippet.detach()
+        first, second = -torch.log(1 - p[0, :12]), -torch.log(p[1, :2])
+        expected = {
+            "snippet": torch.cat([first, second]).mean(),
+            "bag": (first.mean() + second.mean()) / 2,
+        }
+        assert entropy[unit] == pytest.approx(float(expected[unit]), rel=1e-5)
+    assert entropy["snippet"] != pytest.approx(entropy["bag"], rel=1e-3)
+
+
+def test_clipped_inputs_stay_within_their_deviations(batch):
+    """A recording far from the training ones cannot push a feature beyond the clip."""
+    config = dataclasses.replace(SMALL, input_norm="standardise", input_clip=2.0)
+    detector = build(config).eval()
+    bags = batch([12, 5], detector.feature_sets)
+    detector.fit_inputs([bags])
+    rows = bags.features["event-pyramid"]
+    assert float(detector.standardise(rows * 1000).abs().max()) == 2.0
+    inside = dataclasses.replace(config, input_clip=None)
+    plain = build(inside).eval()
+    plain.fit_inputs([bags])
+    near = plain.standardise(rows).abs() <= 2.0
+    assert torch.equal(detector.standardise(rows)[near], plain.standardise(rows)[near])
+    with pytest.raises(ConfigError, match="input_clip"):
+        build(dataclasses.replace(config, input_clip=0.0))
+
+
 def test_standardised_inputs_are_fitted_on_all_snippets_and_travel_with_the_weights(batch):
     """Mean 0 and deviation 1 over every training snippet, padding left out, kept in the state."""
     config = dataclasses.replace(SMALL, input_norm="standardise")
@@ -238,6 +275,8 @@ def test_only_the_published_shape_can_be_exported():
         {"mil_divisor": 0},
         {"compat": "msf_2025", "width": 20},
         {"compat": "msf_2025", "input_norm": "standardise"},
+        {"compat": "msf_2025", "mil_unit": "bag"},
+        {"input_clip": 3.0},
     ],
     ids=str,
 )

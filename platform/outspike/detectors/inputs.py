@@ -17,10 +17,17 @@ _CONSTANT = 1e-6
 
 
 class Standardise(nn.Module):
-    """Per-feature standardisation, ``[..., D] -> [..., D]``, once it has been fitted or loaded."""
+    """Per-feature standardisation, ``[..., D] -> [..., D]``, once it has been fitted or loaded.
 
-    def __init__(self, width: int) -> None:
+    ``clip`` keeps the result within that many deviations, so that no feature of a recording unlike
+    the training ones can outweigh all others.
+    """
+
+    def __init__(self, width: int, clip: float | None = None) -> None:
         super().__init__()
+        if clip is not None and not clip > 0:
+            raise ConfigError(f"input_clip={clip}: a number of deviations must be positive.")
+        self.clip = clip
         self.input_mean: Tensor
         self.input_std: Tensor
         self.register_buffer("input_mean", torch.full((width,), torch.nan))
@@ -28,13 +35,14 @@ class Standardise(nn.Module):
         self._fitted = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """Centre and scale; raises ConfigError before fitting."""
+        """Centre, scale and clip; raises ConfigError before fitting."""
         if not self._fitted:
             raise ConfigError(
                 "input_norm='standardise' needs the training bags first: call fit_inputs(batches) "
                 "before the first step, or load weights that carry the statistics."
             )
-        return (x - self.input_mean) / self.input_std
+        scaled = (x - self.input_mean) / self.input_std
+        return scaled if self.clip is None else scaled.clamp(-self.clip, self.clip)
 
     def set(self, mean: Tensor, std: Tensor) -> None:
         """Use these statistics ``[D]``; features without variation are only centred."""

@@ -46,7 +46,9 @@ class IefVad(Detector):
         self.config = config
         widths = {"image": config.image_width, "event": config.event_width}
         scaled = widths if config.input_norm == "standardise" else {}
-        self.standardise = nn.ModuleDict({m: Standardise(width) for m, width in scaled.items()})
+        self.standardise = nn.ModuleDict(
+            {m: Standardise(width, config.input_clip) for m, width in scaled.items()}
+        )
         projected = {m: width for m, width in widths.items() if width != config.width}
         self.project = nn.ModuleDict(
             {m: nn.Linear(width, config.width) for m, width in projected.items()}

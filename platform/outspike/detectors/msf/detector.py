@@ -126,7 +126,8 @@ class Msf(Detector):
         super().__init__()
         _check(config)
         self.config = config
-        self.standardise = Standardise(config.width) if config.input_norm != "none" else None
+        scaled = config.input_norm != "none"
+        self.standardise = Standardise(config.width, config.input_clip) if scaled else None
         inner = 4 * config.hidden
         self.project = nn.Linear(config.width, inner) if config.width != inner else None
         self.fusion = Fusion(config)
@@ -207,23 +208,24 @@ class Msf(Detector):
         k = -(-bags.num_snippets // self.config.mil_divisor)
         published = self.config.compat is not None
         columns = scores.extras["unmasked"] if published else scores.snippet
-        terms = [mil_term(scores.snippet, bags, k)]
+        terms = [mil_term(scores.snippet, bags, k, by_bag=self.config.mil_unit == "bag")]
         whole = torch.ones_like(bags.mask) if published else bags.mask
         terms.append(smooth_term(columns, whole, bags, self.config.smooth_weight))
         return terms
 
 
-def mil_term(snippet_BS: Tensor, bags: Bags, k_B: Tensor) -> LossTerm:
-    """Cross-entropy of the k highest scores of each bag with its label; every score counts once."""
+def mil_term(snippet_BS: Tensor, bags: Bags, k_B: Tensor, *, by_bag: bool = False) -> LossTerm:
+    """Cross-entropy of the k highest scores of each bag with its label.
+
+    Every score counts once, or with ``by_bag`` every bag, through the mean over its scores.
+    """
     highest, chosen = topk_rows(snippet_BS, bags.mask, k_B)
     target = bags.labels[:, None].expand_as(highest).to(highest.dtype)
     entropy = F.binary_cross_entropy(highest, target, reduction="none") * chosen
-    return LossTerm(
-        name="mil",
-        values=entropy.sum(dim=1),
-        counts=chosen.sum(dim=1).to(highest.dtype),
-        bags=own_bags(bags),
-    )
+    values, counts = entropy.sum(dim=1), chosen.sum(dim=1).to(highest.dtype)
+    if by_bag:
+        values, counts = values / counts, torch.ones_like(counts)
+    return LossTerm(name="mil", values=values, counts=counts, bags=own_bags(bags))
 
 
 def smooth_term(snippet_BS: Tensor, mask_BS: Tensor, bags: Bags, weight: float) -> LossTerm:
@@ -248,15 +250,20 @@ def _check(config: MsfConfig) -> None:
             f"msf: hidden={config.hidden}, width={config.width}: hidden must be even and at least "
             "2, width at least 1."
         )
+    if (config.input_clip is not None) and config.input_norm == "none":
+        raise ConfigError("msf: input_clip is in deviations; set input_norm='standardise' with it.")
     if not 0 <= config.dropout < 1 or config.tau <= 1 or config.mil_divisor < 1:
         raise ConfigError(
             f"msf: dropout={config.dropout}, tau={config.tau}, mil_divisor={config.mil_divisor}: "
             "need 0 <= dropout < 1, tau > 1, mil_divisor >= 1."
         )
     if config.compat is not None and (
-        config.input_norm != "none" or config.width != 4 * config.hidden
+        config.input_norm != "none"
+        or config.mil_unit != "snippet"
+        or config.width != 4 * config.hidden
     ):
         raise ConfigError(
-            f"msf: compat={config.compat!r} has no input scaling or projection; "
-            f"set input_norm='none' and hidden={config.width // 4} for width={config.width}."
+            f"msf: compat={config.compat!r} has no input scaling, no projection and counts "
+            "snippets; set input_norm='none', mil_unit='snippet' and "
+            f"hidden={config.width // 4} for width={config.width}."
         )
