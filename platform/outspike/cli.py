@@ -21,6 +21,7 @@ Word = Annotated[str, tyro.conf.Positional]
 
 def extract(arguments: Arguments = None) -> int:
     """Extract features of recordings into a store, skipping what it already holds."""
+    from outspike.extract.prepare import prepare
     from outspike.extract.run import describe
     from outspike.extract.run import extract as run
     from outspike.recipes import EXTRACT_RECIPES
@@ -39,13 +40,10 @@ def extract(arguments: Arguments = None) -> int:
         ),
         arguments=arguments,
     )
-    if config.data.dataset == "miniature":
-        from outspike.synth.miniature import generate
-
-        generate(config.data.root)
     if config.dry_run:
         print(describe(config))
         return app.DONE
+    prepare(config.data)
     result = run(config)
     print(result.table())
     return app.QUARANTINED if result.bad_share > config.max_bad_share else app.DONE
@@ -83,8 +81,6 @@ def train(arguments: Arguments = None) -> int:
 def tune(arguments: Arguments = None) -> int:
     """Search hyperparameters with Ray Tune."""
     from outspike.recipes import TUNE_RECIPES
-    from outspike.tune.run import search
-    from outspike.tune.space import parse_space
 
     config = app.choose_config(
         TUNE_RECIPES,
@@ -97,17 +93,18 @@ def tune(arguments: Arguments = None) -> int:
             "examples:\n"
             "  jobs/tune.py --num-trials 8\n"
             "  jobs/tune.py --space optim.lr=log:1e-4:1e-1 detector.dropout=uniform:0:0.8\n"
-            "  jobs/tune.py --name search --resume     go on after an interruption"
+            "The same command goes on after an interruption."
         ),
         arguments=arguments,
     )
+    from outspike.tune import run  # after the arguments: it loads torch, Ray and MLflow
+
     if config.dry_run:
-        space = parse_space(config.space, config.train)
-        print(app.table([(name, str(found)) for name, found in space.items()]))
+        print(app.table(run.describe(config)))
         return app.DONE
-    result = search(config)
+    result = run.search(config)
     print(result.table())
-    return app.DONE if any(t["metric"] is not None for t in result.trials) else app.FAILED
+    return app.FAILED if result.best is None else app.DONE
 
 
 def evaluate(arguments: Arguments = None) -> int:

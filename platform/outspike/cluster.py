@@ -5,15 +5,22 @@ Only the rooms that compute in parallel (extract, train, tune, predict) import t
 
 import logging
 import os
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import pyarrow.fs
 import ray
+
+from outspike import urls
 
 logger = logging.getLogger(__name__)
 
 #: Enough for receipts and a little slack; features never travel through the object store.
 _LOCAL_OBJECT_STORE_BYTES = 200_000_000
+_CORE_LEVEL = "RAY_BACKEND_LOG_LEVEL"
 
 
 @contextmanager
@@ -29,27 +36,76 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
-        logger.info("ray=joined address=%s", os.environ["RAY_ADDRESS"])
-    else:
-        # Ray's C++ core reports routine events of its own actor pools as errors.
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-        logger.info("ray=local cpus=%d", int(cluster_cpus()))
+    # Of the progress of Ray Data: that we turned its bars off is no news to the user.
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+    with _core_messages_held_back():
+        _init(num_cpus)
     try:
         yield
     finally:
         ray.shutdown()
 
 
+def ray_storage(url: str) -> dict[str, Any]:
+    """``storage_path`` and, for S3, ``storage_filesystem`` of Ray's run configs.
+
+    Ray then uses the file system that everything else here does, with the same settings.
+    """
+    if urls.is_local(url):
+        return {"storage_path": urls.path_in(url)}
+    filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(urls.filesystem(url)))
+    return {"storage_path": urls.path_in(url), "storage_filesystem": filesystem}
+
+
 def cluster_cpus() -> float:
     """CPUs of the Ray this process has joined."""
     return float(ray.cluster_resources().get("CPU", 0.0))  # type: ignore[no-untyped-call]
+
+
+def in_temporary_copy() -> bool:
+    """Whether this job runs in an uploaded copy of its folder, which goes away with the job."""
+    if not ray.is_initialized():
+        return False
+    folder = ray.get_runtime_context().runtime_env.get("working_dir", "")
+    return bool(folder) and "://" in str(folder)
+
+
+def _init(num_cpus: int | None) -> None:
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        logger.info("ray=joined address=%s cpus=%d", address, int(cluster_cpus()))
+        return
+    ray.init(
+        address="local",
+        num_cpus=num_cpus,
+        include_dashboard=False,
+        object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    logger.info("ray=local cpus=%d", int(cluster_cpus()))
+
+
+@contextmanager
+def _core_messages_held_back() -> Iterator[None]:
+    """Keep one line of Ray's C++ core off standard error; whatever else is said there passes.
+
+    The core reports routine events of its own actor pools as errors, so its level is set to fatal;
+    that it took notice of the level it announces in a line nothing else can switch off.
+    """
+    os.environ.setdefault(_CORE_LEVEL, "fatal")
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            held.seek(0)
+            for line in held:
+                if _CORE_LEVEL.encode() not in line:
+                    os.write(2, line)

@@ -61,6 +61,10 @@ class CheckpointError(OutspikeError, ValueError):
     """Weights that do not fit the model: missing, extra or wrongly shaped entries."""
 
 
+class ExtractionError(OutspikeError, RuntimeError):
+    """Extraction that cannot go on: workers that kept being lost."""
+
+
 class TrainingError(OutspikeError, RuntimeError):
     """Training that cannot go on: a loss that is not finite, or workers that kept failing."""
 

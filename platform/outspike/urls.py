@@ -130,6 +130,11 @@ def local_path(url: str) -> Path:
     return Path(url.removeprefix("file://"))
 
 
+def absolute(url: str) -> str:
+    """``url``, no longer dependent on the current folder; for processes that run elsewhere."""
+    return str(local_path(url).absolute()) if is_local(url) else url
+
+
 def join(url: str, *parts: str) -> str:
     """``url`` extended by path components."""
     scheme(url)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 
 from outspike.config import EncoderConfig, ExtractConfig, StoreConfig
+from outspike.errors import StoreError
 from outspike.extract.actor import Extractor, Message
+from outspike.extract.commit import split_whole
 from outspike.extract.plan import WorkItem
-from outspike.extract.run import split_whole
 from outspike.recording import Recording
 from outspike.store.store import FeatureStore
 from outspike.urls import stat
@@ -57,7 +59,7 @@ def test_every_recording_gets_one_outcome_and_whole_receipts(
     config: ExtractConfig, film: Film
 ) -> None:
     messages = _messages(config, [film("a"), film("bb", 40)])
-    assert sum(message.is_outcome for message in messages) == 2
+    assert sum(message.key is not None for message in messages) == 2
     receipts = [receipt for message in messages for receipt in message.receipts]
     whole, waiting = split_whole(receipts)
     assert (len(whole), waiting) == (4, [])
@@ -87,6 +89,35 @@ def test_an_annotation_past_the_end_is_a_failure_that_names_it(
     assert [(f.stage, f.reason) for f in failures] == [("align", "labels")]
     assert "300" in failures[0].detail
     assert all(not message.receipts for message in messages)
+
+
+def test_a_file_replaced_while_it_is_read_is_no_success(config: ExtractConfig, film: Film) -> None:
+    """Features never get the identity of a file they were not made from."""
+    recording = film("a")
+    item = WorkItem(recording=recording, source=stat(recording.url), encoders=(0, 1)).to_json()
+    write_mp4(recording.url, np.zeros((30, 48, 64, 3), np.uint8), fps=Fraction(25))
+    (failed, last) = [
+        Message.from_json(str(batch["message"][0])) for batch in Extractor(config)({"item": [item]})
+    ]
+    assert failed.failure is not None
+    assert (failed.failure.reason, failed.key) == ("changed", ("d", "a"))
+    assert last.receipts == ()
+
+
+def test_a_store_that_takes_no_more_bytes_ends_the_job_with_its_name(
+    config: ExtractConfig, film: Film
+) -> None:
+    """No receipt is given for what was not written, and the message names store and recording."""
+    recording = film("a")
+    item = WorkItem(recording=recording, source=stat(recording.url), encoders=(0, 1)).to_json()
+    extractor = Extractor(config)
+    for group in Path(config.store.url, "features").iterdir():
+        shutil.rmtree(group)
+        group.write_bytes(b"")  # stands in the way of every segment
+    messages = extractor({"item": [item]})
+    assert Message.from_json(str(next(messages)["message"][0])).receipts == ()
+    with pytest.raises(StoreError, match=r"store.*d/a.*nothing of it was\s+committed"):
+        next(messages)
 
 
 def test_a_message_survives_its_text_form(config: ExtractConfig, film: Film) -> None:

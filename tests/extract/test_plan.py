@@ -1,5 +1,6 @@
 """The plan is the manifest minus what the store holds, by fingerprint and by file identity."""
 
+import dataclasses
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -7,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from outspike.config import EncoderConfig
+from outspike.config import DataConfig, EncoderConfig, ExtractConfig, StoreConfig
 from outspike.encoders import build
 from outspike.encoders.base import Encoder
 from outspike.errors import ConfigError
 from outspike.extract.ledger import Failure, Ledger
 from outspike.extract.plan import WorkItem, make_plan
+from outspike.extract.run import describe
 from outspike.recording import Recording
 from outspike.store.store import FeatureStore
 from outspike.urls import stat
@@ -66,7 +68,7 @@ def test_what_the_store_holds_is_not_planned_again(
 ) -> None:
     first, second = make("a"), make("b")
     _extracted(store, encoder, first)
-    plan = make_plan([first, second], [encoder], store, Ledger(store.url))
+    plan = make_plan([first, second], [encoder], store)
     assert [item.recording for item in plan.items] == [second]
     assert plan.num_done == 1
 
@@ -77,7 +79,7 @@ def test_a_replaced_file_is_planned_again(
     recording = make("a")
     _extracted(store, encoder, recording)
     changed = make("a", b"another film")
-    plan = make_plan([changed], [encoder], store, Ledger(store.url))
+    plan = make_plan([changed], [encoder], store)
     assert len(plan.items) == 1
 
 
@@ -87,7 +89,7 @@ def test_only_the_missing_encoder_is_asked_for(
     other = build(EncoderConfig(kind="frame-pyramid"))
     recording = make("a")
     _extracted(store, encoder, recording)
-    plan = make_plan([recording], [encoder, other], store, Ledger(store.url))
+    plan = make_plan([recording], [encoder, other], store)
     assert [item.encoders for item in plan.items] == [(1,)]
 
 
@@ -96,9 +98,9 @@ def test_a_quarantined_file_is_left_alone_until_asked_for(
 ) -> None:
     recording, ledger = make("a"), Ledger(store.url)
     ledger.append([_failure(recording, encoder)])
-    plan = make_plan([recording], [encoder], store, ledger)
+    plan = make_plan([recording], [encoder], store)
     assert (len(plan.items), plan.num_skipped) == (0, 1)
-    again = make_plan([recording], [encoder], store, ledger, retry_quarantined=True)
+    again = make_plan([recording], [encoder], store, retry_quarantined=True)
     assert len(again.items) == 1
 
 
@@ -106,7 +108,7 @@ def test_a_file_that_cannot_be_read_becomes_a_ledger_row(
     store: FeatureStore, encoder: Encoder, make: Make, tmp_path: Path
 ) -> None:
     gone = Recording(dataset="d", video_id="gone", url=str(tmp_path / "gone.mp4"))
-    plan = make_plan([make("a"), gone], [encoder], store, Ledger(store.url))
+    plan = make_plan([make("a"), gone], [encoder], store)
     assert len(plan.items) == 1
     assert [(f.video_id, f.stage, f.reason) for f in plan.unreadable] == [
         ("gone", "probe", "unreadable")
@@ -117,7 +119,7 @@ def test_a_modality_no_encoder_takes_is_refused(store: FeatureStore, make: Make)
     recording = make("a.raw", modality="events")
     encoder = build(EncoderConfig(kind="frame-pyramid"))
     with pytest.raises(ConfigError, match="none of the encoders"):
-        make_plan([recording], [encoder], store, Ledger(store.url))
+        make_plan([recording], [encoder], store)
 
 
 def test_a_work_item_survives_its_text_form(make: Make) -> None:
@@ -129,7 +131,71 @@ def test_a_work_item_survives_its_text_form(make: Make) -> None:
 def test_the_ledger_counts_the_attempts_at_a_file(
     store: FeatureStore, encoder: Encoder, make: Make
 ) -> None:
-    ledger, failure = Ledger(store.url), _failure(make("a"), encoder)
+    ledger, recording = Ledger(store.url), make("a")
     for _ in range(3):
-        ledger.append([failure])
-    assert sorted(row["attempt"] for row in ledger.rows()) == [1, 2, 3]
+        ledger.append([_failure(recording, encoder)])
+    assert [row["attempt"] for row in ledger.rows()] == [1, 2, 3]
+
+
+def test_a_failure_appended_twice_is_one_row(
+    store: FeatureStore, encoder: Encoder, make: Make
+) -> None:
+    """A commit whose outcome was unknown is repeated without harm."""
+    ledger, failure = Ledger(store.url), _failure(make("a"), encoder)
+    ledger.append([failure])
+    ledger.append([failure])
+    assert len(ledger.rows()) == 1
+
+
+def test_a_corrected_annotation_is_planned_again(
+    store: FeatureStore, encoder: Encoder, make: Make
+) -> None:
+    """The file has not changed, but what was wrong is not the file."""
+    wrong = make("a", label=1, intervals=((0, 900),))
+    failure = dataclasses.replace(
+        _failure(wrong, encoder), annotation="0:900", stage="align", reason="labels"
+    )
+    Ledger(store.url).append([failure])
+    assert make_plan([wrong], [encoder], store).num_skipped == 1
+    right = dataclasses.replace(wrong, intervals=((0, 9),))
+    assert len(make_plan([right], [encoder], store).items) == 1
+
+
+@pytest.mark.parametrize("reason", ["unreadable", "changed"])
+def test_what_says_nothing_about_the_file_is_planned_again(
+    store: FeatureStore, encoder: Encoder, make: Make, reason: str
+) -> None:
+    recording = make("a")
+    failure = dataclasses.replace(_failure(recording, encoder), reason=reason)
+    Ledger(store.url).append([failure])
+    assert len(make_plan([recording], [encoder], store).items) == 1
+
+
+def test_without_a_store_everything_is_to_do(encoder: Encoder, make: Make) -> None:
+    assert len(make_plan([make("a")], [encoder], None).items) == 1
+
+
+def test_a_dry_run_writes_nothing(make: Make, tmp_path: Path) -> None:
+    """Neither a store nor a data set comes into being by asking what would be done."""
+    recording, url = make("a.mp4"), tmp_path / "new-store"
+    data = DataConfig(dataset="folder", root=str(Path(recording.url).parent))
+    config = ExtractConfig(data=data, store=StoreConfig(url=str(url)))
+    said = describe(config)
+    assert "to_do=1" in said
+    assert "a new store" in said
+    absent = DataConfig(root=str(tmp_path / "miniature"))
+    assert "would generate" in describe(dataclasses.replace(config, data=absent))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_addresses_are_absolute_where_they_leave_this_process(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An actor on another node, or merely in another folder, finds the same file."""
+    make("a")
+    monkeypatch.chdir(tmp_path)
+    recording = Recording(dataset="d", video_id="a", url="a")
+    sent = WorkItem.from_json(
+        WorkItem(recording=recording, source=stat("a"), encoders=(0,)).to_json()
+    )
+    assert sent.recording.url == sent.source.url == str(tmp_path / "a")

@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 
 from outspike.config import ExtractConfig
 from outspike.encoders import build
-from outspike.errors import DatasetError, MediaError
-from outspike.extract.ledger import Failure
+from outspike.errors import DatasetError, MediaError, UrlError
+from outspike.extract.ledger import CHANGED, Failure, annotation_of
 from outspike.extract.plan import WorkItem
 from outspike.scoring.encode import RecordingFacts, encode_recording
 from outspike.store.catalog import Receipt
 from outspike.store.segments import SegmentWriter
 from outspike.store.store import FeatureStore
+from outspike.urls import stat
 
 Batch = dict[str, NDArray[np.object_]]
 
@@ -33,16 +34,13 @@ Batch = dict[str, NDArray[np.object_]]
 class Message:
     """What an actor tells the driver: a recording's outcome, or receipts of closed segments."""
 
+    key: tuple[str, str] | None = None
+    """Dataset and video of the outcome."""
     failure: Failure | None = None
     footage_s: float = 0.0
     seconds: float = 0.0
     """Wall-clock seconds that the recording took."""
     receipts: tuple[Receipt, ...] = ()
-
-    @property
-    def is_outcome(self) -> bool:
-        """Whether a recording was finished, well or badly."""
-        return self.failure is not None or self.footage_s > 0
 
     def to_batch(self) -> Batch:
         """One row of Ray Data holding the message as JSON text."""
@@ -52,9 +50,10 @@ class Message:
     def from_json(cls, text: str) -> "Message":
         """Inverse of the text inside :meth:`to_batch`."""
         document = json.loads(text)
-        failure = document.pop("failure")
+        key, failure = document.pop("key"), document.pop("failure")
         receipts = document.pop("receipts")
         return cls(
+            key=None if key is None else (key[0], key[1]),
             failure=None if failure is None else Failure.from_document(failure),
             receipts=tuple(_receipt_from(receipt) for receipt in receipts),
             **document,
@@ -85,9 +84,10 @@ class Extractor:
             try:
                 facts = self._extract(item)
             except (MediaError, DatasetError) as error:
-                yield Message(failure=self._failure(item, error)).to_batch()
+                yield Message(key=item.key, failure=self._failure(item, error)).to_batch()
                 continue
             yield Message(
+                key=item.key,
                 footage_s=float(facts.num_frames / facts.fps),
                 seconds=time.monotonic() - began,
                 receipts=self._drain(),
@@ -109,6 +109,7 @@ class Extractor:
                 timeout_s=self._config.decode_timeout_s,
                 memory_mb=self._config.decode_memory_mb,
             )
+            _check_unchanged(item)
             _end(writers.values(), facts)
         except BaseException:
             for writer in writers.values():
@@ -120,12 +121,14 @@ class Extractor:
         return tuple(receipt for writer in self._writers for receipt in writer.drain())
 
     def _failure(self, item: WorkItem, error: MediaError | DatasetError) -> Failure:
+        in_labels = isinstance(error, DatasetError)
         return Failure(
             dataset=item.recording.dataset,
             video_id=item.recording.video_id,
             source_etag=item.source.etag,
+            annotation=annotation_of(item.recording) if in_labels else "",
             fingerprints=tuple(self._encoders[i].spec().fingerprint for i in item.encoders),
-            stage="decode" if isinstance(error, MediaError) else "align",
+            stage="align" if in_labels else "decode",
             reason=error.reason if isinstance(error, MediaError) else "labels",
             detail=str(error),
         )
@@ -137,6 +140,24 @@ def _receipt_from(document: dict[str, Any]) -> Receipt:
         "extracted_at": datetime.fromisoformat(document["extracted_at"]),
     }
     return Receipt(**(document | restored))
+
+
+def _check_unchanged(item: WorkItem) -> None:
+    """The features must be those of the file whose identity they are stored under.
+
+    Raises:
+        MediaError: the file was replaced or removed while it was read.
+    """
+    url = item.recording.url
+    try:
+        etag = stat(url).etag
+    except UrlError as error:
+        raise MediaError(f"{url}: gone once it was read: {error}", reason=CHANGED) from error
+    if etag != item.source.etag:
+        raise MediaError(
+            f"{url}: replaced since this job began; run it again once nobody writes to the file.",
+            reason=CHANGED,
+        )
 
 
 def _end(writers: Iterable[SegmentWriter], facts: RecordingFacts) -> None:

@@ -1,6 +1,6 @@
 """The ledger of inputs that failed: one row a failure, kept beside the store's catalog."""
 
-import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -9,15 +9,23 @@ from typing import Any
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
-from outspike.urls import join, storage_options
+from outspike.recording import Recording
+from outspike.store.delta import change, create_table, open_table, read_table, table_exists
 
-logger = logging.getLogger(__name__)
+#: Name of the table inside a store.
+LEDGER = "ledger"
+
+#: The file could not be reached, which says nothing about its content.
+UNREADABLE = "unreadable"
+#: The file was replaced while it was read.
+CHANGED = "changed"
 
 _SCHEMA = pa.schema(
     [
         ("dataset", pa.string()),
         ("video_id", pa.string()),
         ("source_etag", pa.string()),
+        ("annotation", pa.string()),
         ("fingerprints", pa.list_(pa.string())),
         ("stage", pa.string()),
         ("reason", pa.string()),
@@ -36,6 +44,8 @@ class Failure:
     video_id: str
     source_etag: str
     """Identity of the file that failed; a replaced file is tried again. Empty if unreadable."""
+    annotation: str = ""
+    """The annotated intervals, where they are what failed; corrected ones are tried again."""
     fingerprints: tuple[str, ...]
     """Feature sets that were asked for."""
     stage: str
@@ -45,7 +55,7 @@ class Failure:
     detail: str
     """The sentence a person reads."""
     attempt: int = 1
-    failed_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    failed_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat())
 
     def __str__(self) -> str:
         return (
@@ -59,49 +69,73 @@ class Failure:
         return cls(**(document | {"fingerprints": tuple(document["fingerprints"])}))
 
 
+def annotation_of(recording: Recording) -> str:
+    """The annotated intervals as the ledger writes them."""
+    return ";".join(f"{start}:{stop}" for start, stop in recording.intervals or ())
+
+
+class Quarantine:
+    """Which recordings an earlier failure speaks against, for some feature sets."""
+
+    def __init__(self, rows: Iterable[dict[str, Any]], fingerprints: Iterable[str]) -> None:
+        wanted = set(fingerprints)
+        self._names = {
+            (row["dataset"], row["video_id"], row["source_etag"], row["annotation"])
+            for row in rows
+            if row["reason"] not in (UNREADABLE, CHANGED)
+            and wanted.intersection(row["fingerprints"])
+        }
+
+    def holds(self, recording: Recording, etag: str) -> bool:
+        """Whether this very file, or this very annotation of it, has failed before."""
+        name = (recording.dataset, recording.video_id, etag)
+        return (*name, "") in self._names or (*name, annotation_of(recording)) in self._names
+
+
 class Ledger:
     """The ``ledger`` Delta table of a store; created at the first failure."""
 
     def __init__(self, store_url: str) -> None:
-        self._url = join(store_url, "ledger")
-        self._options = storage_options().for_deltalake(store_url)
+        self._url = store_url
 
     def append(self, failures: Sequence[Failure]) -> None:
-        """Add failures in one commit; their ``attempt`` counts earlier rows of the same file."""
-        earlier = self._attempts()
-        rows = []
-        for failure in failures:
-            name = (failure.dataset, failure.video_id, failure.source_etag)
-            rows.append(asdict(failure) | {"attempt": earlier.get(name, 0) + 1})
-        write_deltalake(
-            self._url,
-            pa.Table.from_pylist(rows, schema=_SCHEMA),
-            mode="append",
-            storage_options=self._options,
-        )
+        """Add failures in one commit; their ``attempt`` counts earlier rows of the same file.
 
-    def quarantined(self, fingerprints: Iterable[str]) -> set[tuple[str, str, str]]:
-        """``(dataset, video_id, etag)`` that failed for any of these feature sets.
-
-        Files that could not even be read are not among them: they are looked at again every time.
+        Raises:
+            StoreError: the table cannot be changed.
         """
-        wanted = set(fingerprints)
-        return {
-            (row["dataset"], row["video_id"], row["source_etag"])
-            for row in self.rows()
-            if wanted.intersection(row["fingerprints"])
-        }
+        create_table(self._url, LEDGER, _SCHEMA)
+
+        def attempt(table: DeltaTable) -> None:
+            there = read_table(table, _SCHEMA.names).to_pylist()
+            earlier = Counter(_file_of(row) for row in there)
+            known = {(_file_of(row), row["failed_at"]) for row in there}
+            rows = []
+            for row in map(asdict, failures):
+                if (_file_of(row), row["failed_at"]) not in known:  # else an earlier try held
+                    earlier[_file_of(row)] += 1
+                    rows.append(row | {"attempt": earlier[_file_of(row)]})
+            if rows:
+                added = pa.Table.from_pylist(rows, schema=_SCHEMA)
+                write_deltalake(table, added, mode="append")
+
+        change(self._url, LEDGER, attempt)
+
+    def quarantine(self, fingerprints: Iterable[str]) -> Quarantine:
+        """What failed for any of these feature sets.
+
+        Files that could not be reached, or changed under the reader, are not held: they are looked
+        at again every time.
+        """
+        return Quarantine(self.rows(), fingerprints)
 
     def rows(self) -> list[dict[str, Any]]:
         """Every failure ever recorded, oldest first."""
-        if not DeltaTable.is_deltatable(self._url, storage_options=self._options):
+        if not table_exists(self._url, LEDGER):
             return []
-        table = pa.table(DeltaTable(self._url, storage_options=self._options).scan())
-        return sorted(table.to_pylist(), key=lambda row: str(row["failed_at"]))
+        rows = read_table(open_table(self._url, LEDGER), _SCHEMA.names).to_pylist()
+        return sorted(rows, key=lambda row: str(row["failed_at"]))
 
-    def _attempts(self) -> dict[tuple[str, str, str], int]:
-        counts: dict[tuple[str, str, str], int] = {}
-        for row in self.rows():
-            name = (row["dataset"], row["video_id"], row["source_etag"])
-            counts[name] = counts.get(name, 0) + 1
-        return counts
+
+def _file_of(row: dict[str, Any]) -> tuple[str, str, str]:
+    return row["dataset"], row["video_id"], row["source_etag"]

@@ -1,16 +1,17 @@
 """What an extraction has to do: the manifest minus what the store already holds."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 from outspike.encoders.base import Encoder
-from outspike.errors import ConfigError
-from outspike.extract.ledger import Failure, Ledger
+from outspike.errors import ConfigError, UrlError
+from outspike.extract.ledger import UNREADABLE, Failure, Ledger, Quarantine
 from outspike.recording import Recording
 from outspike.store.store import FeatureStore
-from outspike.urls import SourceStat, stat
+from outspike.urls import SourceStat, absolute, stat
 
 _STAT_THREADS = 16
 
@@ -23,9 +24,25 @@ class WorkItem:
     source: SourceStat
     encoders: tuple[int, ...]
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Dataset and video."""
+        return self.recording.dataset, self.recording.video_id
+
     def to_json(self) -> str:
-        """Text form that crosses the object store; nothing is pickled."""
-        return json.dumps(asdict(self) | {"recording": self.recording.to_document()})
+        """Text form that crosses the object store; nothing is pickled.
+
+        Addresses become absolute: an actor has a working folder of its own.
+        """
+        recording = dataclasses.replace(self.recording, url=absolute(self.recording.url))
+        source = dataclasses.replace(self.source, url=absolute(self.source.url))
+        return json.dumps(
+            {
+                "recording": recording.to_document(),
+                "source": asdict(source),
+                "encoders": self.encoders,
+            }
+        )
 
     @classmethod
     def from_json(cls, text: str) -> "WorkItem":
@@ -59,8 +76,7 @@ class Plan:
 def make_plan(
     recordings: Sequence[Recording],
     encoders: Sequence[Encoder],
-    store: FeatureStore,
-    ledger: Ledger,
+    store: FeatureStore | None,
     *,
     retry_quarantined: bool = False,
     limit: int | None = None,
@@ -68,14 +84,17 @@ def make_plan(
     """Anti-join of the manifest with the catalog, for every encoder at once.
 
     A recording is done for an encoder when the store holds it under the encoder's fingerprint and
-    the file's present etag, so a file that was replaced is extracted again.
+    the file's present etag, so a file that was replaced is extracted again. Without a store nothing
+    is done yet.
 
     Raises:
         ConfigError: a recording's modality suits none of the encoders.
     """
     fingerprints = [encoder.spec().fingerprint for encoder in encoders]
-    done = [store.done(fingerprint) for fingerprint in fingerprints]
-    quarantined = set() if retry_quarantined else ledger.quarantined(fingerprints)
+    done = [store.done(fingerprint) if store else set() for fingerprint in fingerprints]
+    quarantine = Quarantine((), ())
+    if store and not retry_quarantined:
+        quarantine = Ledger(store.url).quarantine(fingerprints)
     items: list[WorkItem] = []
     unreadable: list[Failure] = []
     num_done = num_skipped = 0
@@ -88,7 +107,7 @@ def make_plan(
         missing = tuple(i for i in wanted if name not in done[i])
         if not missing:
             num_done += 1
-        elif name in quarantined:
+        elif quarantine.holds(recording, source.etag):
             num_skipped += 1
         else:
             items.append(WorkItem(recording=recording, source=source, encoders=missing))
@@ -117,15 +136,15 @@ def _stats(recordings: Sequence[Recording]) -> list[SourceStat | Failure]:
     def one(recording: Recording) -> SourceStat | Failure:
         try:
             return stat(recording.url)
-        except (OSError, ValueError) as error:
+        except UrlError as error:
             return Failure(
                 dataset=recording.dataset,
                 video_id=recording.video_id,
                 source_etag="",
                 fingerprints=(),
                 stage="probe",
-                reason="unreadable",
-                detail=f"{recording.url}: {error}",
+                reason=UNREADABLE,
+                detail=str(error),
             )
 
     with ThreadPoolExecutor(_STAT_THREADS) as pool:

@@ -40,6 +40,11 @@ class Progress:
         self.quarantined += 1
         self._advance()
 
+    def lost(self, number: int) -> None:
+        """That many recordings went down with a worker and begin anew."""
+        self.retried += number
+        self.done = max(0, self.done - number)
+
     def tick(self) -> None:
         """Write the log line when it is due and there is no bar."""
         now = time.monotonic()

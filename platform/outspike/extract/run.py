@@ -1,34 +1,32 @@
 """The extraction driver: plan, stream receipts from the actors, commit as they come."""
 
-import json
+import dataclasses
 import logging
-import math
-import queue
-import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import ray
-from ray.data import ActorPoolStrategy, DataContext
-
-from outspike.cluster import cluster_cpus, ray_session
-from outspike.config import ExtractConfig, to_json
+from outspike.cluster import in_temporary_copy, ray_session
+from outspike.config import ExtractConfig, StoreConfig
 from outspike.datasets import Manifest, load
 from outspike.encoders import build
-from outspike.errors import ConfigError
-from outspike.extract.actor import Extractor, Message
-from outspike.extract.ledger import Failure, Ledger
+from outspike.encoders.base import Encoder
+from outspike.errors import ExtractionError
+from outspike.extract.commit import Committer
+from outspike.extract.ledger import Failure
 from outspike.extract.plan import Plan, WorkItem, make_plan
 from outspike.extract.progress import Progress
-from outspike.store.catalog import Receipt
+from outspike.extract.stream import messages_of
+from outspike.store.delta import table_exists
+from outspike.store.layout import CATALOG
 from outspike.store.store import FeatureStore
+from outspike.urls import absolute, exists
 
 logger = logging.getLogger(__name__)
 
-_POLL_S = 0.5
-#: Recordings an actor takes in one call; a kill costs at most the segments it has open.
-_RECORDINGS_PER_CALL = 8
+#: Passes over what was lost with its worker; Ray has retried inside each of them already.
+_MAX_PASSES = 3
+_FAILURES_SHOWN = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +66,14 @@ class ExtractResult:
             f"{counts}   of {self.num_recordings} recordings ({self.seconds:.1f} s, {speed})",
             f"store {self.store_url} version {self.version}: {', '.join(self.feature_sets)}",
         ]
-        lines += [str(failure) for failure in self.failures]
+        lines += [str(failure) for failure in self.failures[:_FAILURES_SHOWN]]
+        if len(self.failures) > _FAILURES_SHOWN:
+            lines.append(f"... and {len(self.failures) - _FAILURES_SHOWN} more in its ledger table")
+        if self.skipped:
+            lines.append(
+                f"skipped: {self.skipped} failed in an earlier run and have not changed since; "
+                "--retry-quarantined tries them again"
+            )
         return "\n".join(lines)
 
 
@@ -78,6 +83,10 @@ def extract(config: ExtractConfig, manifest: Manifest | None = None) -> ExtractR
     Args:
         config: what to extract, with which encoders, into which store.
         manifest: the recordings; by default what ``config.data`` names.
+
+    Raises:
+        StoreError: the store cannot be read or written; what was committed stays.
+        ExtractionError: workers kept being lost.
     """
     began = time.monotonic()
     if manifest is None:
@@ -86,197 +95,127 @@ def extract(config: ExtractConfig, manifest: Manifest | None = None) -> ExtractR
         logger.warning("%s: %s", manifest.name, warning)
     if manifest.missing:
         logger.warning("%s", manifest.describe_missing())
-    encoders = [build(encoder) for encoder in config.encoders]
+    encoders = _described(config)
     store = FeatureStore.open_or_create(config.store.url)
-    ledger = Ledger(config.store.url)
     store.put_recordings(manifest.recordings)
-    plan = make_plan(
-        manifest.recordings,
-        encoders,
-        store,
-        ledger,
-        retry_quarantined=config.retry_quarantined,
-        limit=config.limit,
-    )
+    plan = _plan(config, manifest, encoders, store)
     logger.info("%s", plan)
-    committer = _Committer(store, ledger, every_s=config.commit_every_s)
+    specs = [encoder.spec() for encoder in encoders]
+    del encoders  # the driver needs no weights while the actors work
+    committer = Committer(store, [spec.fingerprint for spec in specs], plan.items)
     committer.add_failures(plan.unreadable)
     progress = Progress(total=len(plan.items))
     if plan.items:
+        for spec in specs:
+            store.segment_writer(spec)  # a store that takes no writes is told before Ray starts
         with ray_session(config.num_cpus):
-            _stream(config, plan, committer, progress)
+            _run(config, plan, committer, progress)
     committer.flush()
     return ExtractResult(
         store_url=config.store.url,
         version=store.version,
-        feature_sets=tuple(encoder.spec().address for encoder in encoders),
+        feature_sets=tuple(spec.address for spec in specs),
         num_recordings=plan.num_recordings,
         done=plan.num_done,
-        new=progress.done,
+        new=committer.num_new,
         skipped=plan.num_skipped,
         retried=progress.retried,
-        quarantined=progress.quarantined + len(plan.unreadable),
+        quarantined=len(committer.failures),
         failures=tuple(committer.failures),
         seconds=time.monotonic() - began,
         footage_s=progress.footage_s,
     )
 
 
-def describe(config: ExtractConfig) -> str:
-    """What ``--dry-run`` prints: the plan against the catalog, without decoding anything."""
-    manifest = load(config.data.dataset, config.data.root, config.data.split)
-    encoders = [build(encoder) for encoder in config.encoders]
-    store = FeatureStore.open_or_create(config.store.url)
-    plan = make_plan(
+def describe(config: ExtractConfig, manifest: Manifest | None = None) -> str:
+    """What ``--dry-run`` prints: the plan against the catalog; nothing is decoded or written."""
+    if manifest is None and config.data.dataset == "miniature" and not exists(config.data.root):
+        return f"would generate the miniature data set in {config.data.root} and extract all of it"
+    if manifest is None:
+        manifest = load(config.data.dataset, config.data.root, config.data.split)
+    encoders = _described(config)
+    is_new = not table_exists(config.store.url, CATALOG)
+    store = None if is_new else FeatureStore.open(config.store.url)
+    plan = _plan(config, manifest, encoders, store)
+    megabytes = sum(item.source.size for item in plan.items) / 1e6
+    names = ", ".join(encoder.spec().address for encoder in encoders)
+    return (
+        f"{plan}\nwould read {megabytes:.1f} MB of recordings into {names} of {config.store.url}"
+        + (", a new store" if is_new else "")
+    )
+
+
+def _described(config: ExtractConfig) -> list[Encoder]:
+    """The encoders as the driver needs them: to name their feature sets, which no device decides.
+
+    The driver may run on a host without the accelerators of the workers.
+    """
+    return [build(dataclasses.replace(encoder, device="cpu")) for encoder in config.encoders]
+
+
+def _plan(
+    config: ExtractConfig,
+    manifest: Manifest,
+    encoders: Sequence[Encoder],
+    store: FeatureStore | None,
+) -> Plan:
+    return make_plan(
         manifest.recordings,
         encoders,
         store,
-        Ledger(config.store.url),
         retry_quarantined=config.retry_quarantined,
         limit=config.limit,
     )
-    megabytes = sum(item.source.size for item in plan.items) / 1e6
-    names = ", ".join(encoder.spec().address for encoder in encoders)
-    return f"{plan}\nwould read {megabytes:.1f} MB of recordings into {names} of {store.url}"
 
 
-def _stream(config: ExtractConfig, plan: Plan, committer: "_Committer", progress: Progress) -> None:
-    """Feed the actors and handle their messages until the input is exhausted."""
-    messages: queue.Queue[Message | BaseException | None] = queue.Queue()
-    feeder = threading.Thread(
-        target=_run_pipeline, args=(config, plan.items, messages), name="ray-data", daemon=True
-    )
-    feeder.start()
+def _run(config: ExtractConfig, plan: Plan, committer: Committer, progress: Progress) -> None:
+    """Pass over the items until each is catalogued or in the ledger."""
+    if in_temporary_copy() and absolute(config.store.url) != config.store.url.rstrip("/"):
+        logger.warning(
+            "store.url=%s lies in the copy of the folder that this job was submitted with, and "
+            "goes away with it; give an absolute path that all nodes share, or s3://",
+            config.store.url,
+        )
+    # An actor has a working folder of its own.
+    there = StoreConfig(url=absolute(config.store.url))
+    remote = dataclasses.replace(config, store=there)
+    items = plan.items
     try:
-        for message in _until_done(messages, committer, progress):
+        for _ in range(_MAX_PASSES):
+            _pass(remote, items, committer, progress)
+            items = committer.unfinished(items)
+            if not items:
+                return
+            # Ray repeats a lost call, but hands out only what the first try had not handed out
+            # yet; receipts that moved between messages are missing then.
+            logger.warning("%d recordings were lost with a worker and are done again", len(items))
+            progress.lost(len(items))
+    finally:
+        progress.close()
+    raise ExtractionError(
+        f"{len(items)} recordings were lost with their workers {_MAX_PASSES} times, the first is "
+        f"{items[0].recording.key}; look for workers that run out of memory, and run the same "
+        "command again."
+    )
+
+
+def _pass(
+    config: ExtractConfig,
+    items: Sequence[WorkItem],
+    committer: Committer,
+    progress: Progress,
+) -> None:
+    def meanwhile() -> None:
+        committer.flush_if_due(config.commit_every_s)
+        progress.tick()
+
+    try:
+        for message in messages_of(config, items, meanwhile=meanwhile):
             if message.failure is not None:
                 committer.add_failures([message.failure])
                 progress.failed()
-            elif message.footage_s > 0:
+            elif message.key is not None:
                 progress.finished(message.footage_s)
             committer.add_receipts(message.receipts)
     finally:
         committer.flush()
-        progress.close()
-    feeder.join()
-
-
-def _until_done(
-    messages: "queue.Queue[Message | BaseException | None]",
-    committer: "_Committer",
-    progress: Progress,
-) -> Iterator[Message]:
-    """Messages in order; commits and log lines fall due even while none arrives."""
-    while True:
-        committer.commit_if_due()
-        progress.tick()
-        try:
-            message = messages.get(timeout=_POLL_S)
-        except queue.Empty:
-            continue
-        if message is None:
-            return
-        if isinstance(message, BaseException):
-            raise message
-        yield message
-
-
-def _run_pipeline(
-    config: ExtractConfig,
-    items: tuple[WorkItem, ...],
-    messages: "queue.Queue[Message | BaseException | None]",
-) -> None:
-    try:
-        for row in _pipeline(config, items).iter_rows():
-            messages.put(Message.from_json(str(row["message"])))
-    except BaseException as error:  # handed to the driver's thread, which raises it
-        messages.put(error)
-    else:
-        messages.put(None)
-
-
-def _pipeline(config: ExtractConfig, items: tuple[WorkItem, ...]) -> "ray.data.Dataset":
-    context = DataContext.get_current()
-    context.enable_progress_bars = False  # ours counts recordings and hours, Ray's counts blocks
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    # Blocks of one row, so that a receipt reaches the driver when its recording ends and not when
-    # the actor's whole call does.
-    context.target_max_block_size = 1
-    actors = _num_actors(config)
-    per_call = min(_RECORDINGS_PER_CALL, math.ceil(len(items) / actors[1]))
-    return ray.data.from_items(
-        [{"item": item.to_json()} for item in items],
-        override_num_blocks=math.ceil(len(items) / per_call),
-    ).map_batches(
-        Extractor,
-        fn_constructor_args=(config,),
-        batch_size=per_call,
-        compute=ActorPoolStrategy(min_size=actors[0], max_size=actors[1]),
-        num_cpus=config.cpus_per_actor,
-        num_gpus=config.gpus_per_actor,
-    )
-
-
-def _num_actors(config: ExtractConfig) -> tuple[int, int]:
-    """Pool bounds; one whole CPU must stay free or Ray Data's own tasks starve."""
-    smallest, largest = config.num_actors, config.max_actors or config.num_actors
-    cpus = cluster_cpus()
-    if largest * config.cpus_per_actor > cpus - 1 and cpus > 1:
-        raise ConfigError(
-            f"{largest} actors of {config.cpus_per_actor} CPUs leave less than one of the "
-            f"cluster's {cpus:g} CPUs to Ray Data itself; lower --max-actors or --cpus-per-actor."
-        )
-    return smallest, largest
-
-
-@dataclass
-class _Committer:
-    """The one place that writes the catalog and the ledger during a job."""
-
-    store: FeatureStore
-    ledger: Ledger
-    every_s: float
-    failures: list[Failure] = field(default_factory=list)
-    _receipts: list[Receipt] = field(default_factory=list)
-    _new_failures: list[Failure] = field(default_factory=list)
-    _committed: float = field(default_factory=time.monotonic)
-
-    def add_receipts(self, receipts: tuple[Receipt, ...]) -> None:
-        self._receipts.extend(receipts)
-
-    def add_failures(self, failures: "tuple[Failure, ...] | list[Failure]") -> None:
-        self.failures.extend(failures)
-        self._new_failures.extend(failures)
-        for failure in failures:
-            logger.warning("%s", failure)
-
-    def commit_if_due(self) -> None:
-        if time.monotonic() - self._committed >= self.every_s:
-            self.flush()
-
-    def flush(self) -> None:
-        """Commit what has arrived; a recording whose segments have not all closed waits."""
-        whole, self._receipts = split_whole(self._receipts)
-        if whole:
-            self.store.commit(whole)
-        if self._new_failures:
-            self.ledger.append(self._new_failures)
-            self._new_failures = []
-        self._committed = time.monotonic()
-
-
-def split_whole(receipts: list[Receipt]) -> tuple[list[Receipt], list[Receipt]]:
-    """Receipts of attempts that tile their recording, and those of attempts still open."""
-    rows: dict[str, int] = {}
-    for receipt in receipts:
-        rows[receipt.attempt] = rows.get(receipt.attempt, 0) + (
-            receipt.snippet_stop - receipt.snippet_start
-        )
-    whole = [r for r in receipts if rows[r.attempt] == r.num_snippets]
-    waiting = [r for r in receipts if rows[r.attempt] != r.num_snippets]
-    return whole, waiting
-
-
-def config_document(config: ExtractConfig) -> str:
-    """The resolved config as stored beside a run."""
-    return json.dumps(to_json(config), indent=1)

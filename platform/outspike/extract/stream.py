@@ -1,0 +1,95 @@
+"""Work items through Ray Data: whole recordings to actors, messages back as they come."""
+
+import logging
+import math
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+import ray
+from ray.data import ActorPoolStrategy, DataContext
+
+from outspike.cluster import cluster_cpus
+from outspike.config import ExtractConfig
+from outspike.errors import ConfigError
+from outspike.extract.actor import Extractor, Message
+from outspike.extract.plan import WorkItem
+
+_POLL_S = 0.5
+#: Recordings an actor takes in one call; a kill costs at most the segments it has open.
+_RECORDINGS_PER_CALL = 8
+
+
+def messages_of(
+    config: ExtractConfig, items: Sequence[WorkItem], *, meanwhile: Callable[[], None]
+) -> Iterator[Message]:
+    """Extract the items on the cluster and yield what the actors report, in any order.
+
+    ``meanwhile`` is called at least twice a second, also while nothing arrives. What an actor
+    raised is raised here.
+    """
+    messages: queue.Queue[Message | BaseException | None] = queue.Queue()
+    feeder = threading.Thread(
+        target=_feed, args=(config, items, messages), name="ray-data", daemon=True
+    )
+    feeder.start()
+    while True:
+        meanwhile()
+        try:
+            message = messages.get(timeout=_POLL_S)
+        except queue.Empty:
+            continue
+        if message is None:
+            break
+        if isinstance(message, BaseException):
+            raise message
+        yield message
+    feeder.join()
+
+
+def _feed(
+    config: ExtractConfig,
+    items: Sequence[WorkItem],
+    messages: "queue.Queue[Message | BaseException | None]",
+) -> None:
+    try:
+        for row in _pipeline(config, items).iter_rows():
+            messages.put(Message.from_json(str(row["message"])))
+    except BaseException as error:  # handed to the driver's thread, which raises it
+        messages.put(error)
+    else:
+        messages.put(None)
+
+
+def _pipeline(config: ExtractConfig, items: Sequence[WorkItem]) -> "ray.data.Dataset":
+    context = DataContext.get_current()
+    context.enable_progress_bars = False  # ours counts recordings and hours, Ray's counts blocks
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    # Blocks of one row, so that a receipt reaches the driver when its recording ends and not when
+    # the actor's whole call does.
+    context.target_max_block_size = 1
+    actors = _num_actors(config)
+    per_call = min(_RECORDINGS_PER_CALL, math.ceil(len(items) / actors[1]))
+    return ray.data.from_items(
+        [{"item": item.to_json()} for item in items],
+        override_num_blocks=math.ceil(len(items) / per_call),
+    ).map_batches(
+        Extractor,
+        fn_constructor_args=(config,),
+        batch_size=per_call,
+        compute=ActorPoolStrategy(min_size=actors[0], max_size=actors[1]),
+        num_cpus=config.cpus_per_actor,
+        num_gpus=config.gpus_per_actor,
+    )
+
+
+def _num_actors(config: ExtractConfig) -> tuple[int, int]:
+    """Pool bounds; one whole CPU must stay free or Ray Data's own tasks starve."""
+    smallest, largest = config.num_actors, config.max_actors or config.num_actors
+    cpus = cluster_cpus()
+    if largest * config.cpus_per_actor > cpus - 1 and cpus > 1:
+        raise ConfigError(
+            f"{largest} actors of {config.cpus_per_actor} CPUs leave less than one of the "
+            f"cluster's {cpus:g} CPUs to Ray Data itself; lower --max-actors or --cpus-per-actor."
+        )
+    return smallest, largest
