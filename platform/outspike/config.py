@@ -27,8 +27,8 @@ class DataConfig:
     """Local folder or s3:// prefix that holds the recordings."""
     split: str = "official"
     """Named split of that data set."""
-    synthetic_root: str | None = None
-    """Folder of generated videos (with their index) added to the training split."""
+    clips_root: str | None = None
+    """Root of the clips that ``surv_fight_long`` is joined from, where its own root is empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -320,7 +320,7 @@ class TuneConfig:
     """``jobs/tune.py``: a training to vary, what to vary, and how long."""
 
     name: str = "search"
-    """Of the search; the same name with ``--resume`` goes on with it."""
+    """Of the search; the same command again goes on with it."""
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(selection=SelectionConfig(split="holdout"))
     )
@@ -340,7 +340,7 @@ class TuneConfig:
     """CPUs of a local Ray; ignored on a cluster."""
     seed: int = 0
     resume: bool = False
-    """Go on with an interrupted search: finished trials are kept, others start where they were."""
+    """Go on with the search of that name under the settings it was started with."""
     dry_run: bool = False
     """Say what would be searched, and stop."""
 

@@ -60,6 +60,8 @@ class Protocol:
     """Data set the videos must come from; ``*`` takes any."""
     split: str = "official"
     """Named split of that data set whose test part is scored."""
+    training_dataset: str | None = None
+    """Data set whose training part the floor is fitted on, where the scored one has none."""
     modality: Literal["video", "events", "any"] = "any"
     """Which of its recordings count, where a data set has the same scenes in both forms."""
     selection_split: Literal["train", "test"] = "train"
@@ -161,12 +163,16 @@ _HONEST: dict[str, Protocol] = {
         dataset="surv_fight",
         metrics=_VIDEO_METRICS,
         primary="video_auc",
+        video_score="top_mean",
+        top_share=1.0,
         note="Two-second clips with video labels; settings chosen by cross-validation over "
-        "source_group inside the training split.",
+        "source_group inside the training split, which also prefers the mean of a clip's snippets "
+        "to its highest one.",
     ),
     "surv-fight-long": Protocol(
         name="surv-fight-long",
         dataset="surv_fight_long",
+        training_dataset="surv_fight",
         note="Long videos made by joining test clips of known label; frames of fight clips are "
         "positive.",
     ),

@@ -92,18 +92,21 @@ def floor_of(store: FeatureStore, protocol: Protocol) -> list[VideoScores]:
 def protocol_bags(reader: BagReader, protocol: Protocol, split: str) -> Iterator[Bag]:
     """Bags of one split of the protocol's data set, in the order of their ids."""
     held = reader.keys()
+    dataset = protocol.dataset
+    if split == "train" and protocol.training_dataset is not None:
+        dataset = protocol.training_dataset
     keys = [
         key
         for key in held
         if (known := reader.recording(key)) is not None
         and known.split == split
-        and protocol.dataset in ("*", known.dataset)
+        and dataset in ("*", known.dataset)
         and protocol.modality in ("any", known.modality)
     ]
     if not keys:
         raise DatasetError(
             f"{reader.store.url} version {reader.store.version} holds no {split} recordings of "
-            f"{protocol.dataset!r} for protocol {protocol.name!r}; extract them first."
+            f"{dataset!r} for protocol {protocol.name!r}; extract them first."
         )
     return (reader.read(key) for key in keys)
 

@@ -154,8 +154,8 @@ def _share_generated(wanted: int, half: int, made: dict[int, tuple[str, ...]]) -
     """Generated bags a step takes in each half."""
     if wanted and not (made[0] or made[1]):
         raise DatasetError(
-            f"synthetic_per_batch={wanted}, but the training split has no generated bag; add some "
-            "(data.synthetic_root), extract their features, or set it to 0."
+            f"synthetic_per_batch={wanted}, but the training split has no generated bag; "
+            "extract some into the store (jobs/extract.py ped2-generated), or set it to 0."
         )
     anomalous = 0 if not made[1] else wanted if not made[0] else (wanted + 1) // 2
     shares = {0: wanted - anomalous, 1: anomalous}
