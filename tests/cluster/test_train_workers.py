@@ -69,9 +69,9 @@ def kill_a_worker_after(step: int, storage: str, killed: list[int]) -> None:
     while time.monotonic() < deadline:
         runs = list(Path(storage).iterdir()) if Path(storage).exists() else []
         if runs and any(done >= step for done in checkpoints.complete_steps(str(runs[0]))):
-            victim = train_workers()[-1]
+            victim, reached = train_workers()[-1], checkpoints.complete_steps(str(runs[0]))
             os.kill(victim, signal.SIGKILL)
-            killed += [victim, checkpoints.complete_steps(str(runs[0]))[-1]]
+            killed += [victim, reached[-1]]
             return
         time.sleep(0.02)
 

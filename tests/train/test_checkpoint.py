@@ -1,6 +1,8 @@
 """Checkpoints are whole or not there, locally and on S3."""
 
+import itertools
 import json
+import threading
 
 import pytest
 import torch
@@ -101,3 +103,25 @@ def test_a_write_that_fails_leaves_the_older_checkpoint(tmp_path, monkeypatch):
         checkpoints.save(str(tmp_path), small(2))
     assert checkpoints.complete_steps(str(tmp_path)) == [1]
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
+
+
+def test_listing_while_checkpoints_come_and_go_never_fails(tmp_path):
+    """Whoever looks while rank 0 writes and prunes sees complete steps, and no error."""
+    stop = threading.Event()
+
+    def churn() -> None:
+        for step in itertools.count(1):
+            checkpoints.save(str(tmp_path), small(step))
+            checkpoints.prune(str(tmp_path), keep={step})
+            if stop.is_set():
+                return
+
+    writer = threading.Thread(target=churn)
+    writer.start()
+    try:
+        seen = [checkpoints.complete_steps(str(tmp_path)) for _ in range(300)]
+    finally:
+        stop.set()
+        writer.join()
+    assert all(len(steps) <= 2 for steps in seen)
+    assert any(seen)

@@ -35,7 +35,7 @@ MARKER = "checkpoint.json"
 _FOLDER = "checkpoints"
 _MODEL = "model.safetensors"
 _OPTIMISER = "optimiser.safetensors"
-_NAME = re.compile(r"step-(\d{8})$")
+_NAME = re.compile(r"(?:^|/)step-(\d{8})$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,13 +113,25 @@ def load(url: str) -> Checkpoint:
 
 
 def complete_steps(run_url: str) -> list[int]:
-    """Steps of the complete checkpoints of a run, ascending; none for a run that is not there."""
+    """Steps of the complete checkpoints of a run, ascending; none for a run that is not there.
+
+    Checkpoints may come and go meanwhile; one that goes is left out.
+    """
+    folder = urls.join(run_url, _FOLDER)
+    names = (_NAME.search(name) for name in _complete(folder))
+    return sorted(int(name.group(1)) for name in names if name)
+
+
+def _complete(folder: str) -> list[str]:
+    """Names of the folders in a folder that have a marker."""
+    if urls.is_local(folder):
+        path = urls.local_path(folder)
+        found = list(path.iterdir()) if path.is_dir() else []
+        return [entry.name for entry in found if (entry / MARKER).is_file()]
     try:
-        found = urls.list_files(urls.join(run_url, _FOLDER), suffixes=(MARKER,))
+        return [url.rsplit("/", 1)[0] for url in urls.list_files(folder, suffixes=(MARKER,))]
     except MissingUrlError:
         return []
-    names = (_NAME.search(url.rsplit("/", 1)[0]) for url in found)
-    return sorted(int(name.group(1)) for name in names if name)
 
 
 def prune(run_url: str, *, keep: set[int]) -> None:

@@ -6,7 +6,6 @@ its server, and a slow server does not hold up a step.
 
 import json
 import logging
-import pickle
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,11 +17,36 @@ from ray.experimental.internal_kv import (
     _internal_kv_put,
 )
 
-from outspike.errors import OutspikeError
+from outspike.errors import (
+    AlignmentError,
+    BagError,
+    CheckpointError,
+    ConfigError,
+    CorruptionError,
+    DatasetError,
+    OutspikeError,
+    StoreError,
+    TrainingError,
+)
 
 logger = logging.getLogger(__name__)
 
 _POLL_S = 0.5
+
+#: Errors of ours that are made of a message alone, and that training can meet.
+_PLAIN: dict[str, type[OutspikeError]] = {
+    kind.__name__: kind
+    for kind in (
+        AlignmentError,
+        BagError,
+        CheckpointError,
+        ConfigError,
+        CorruptionError,
+        DatasetError,
+        StoreError,
+        TrainingError,
+    )
+}
 
 Hear = Callable[[int, Mapping[str, float]], None]
 
@@ -34,16 +58,17 @@ def tell(run_url: str, step: int, metrics: Mapping[str, float]) -> None:
 
 def give_up(run_url: str, error: OutspikeError) -> None:
     """This rank has met an error that another attempt would meet again."""
-    _internal_kv_put(_failure_key(run_url), pickle.dumps(error))
+    told = {"kind": type(error).__name__, "message": str(error)}
+    _internal_kv_put(_failure_key(run_url), json.dumps(told).encode())
 
 
 def given_up(run_url: str) -> OutspikeError | None:
-    """The error some rank has given up on, if any."""
+    """The error some rank has given up on, if any: of its class, with its message."""
     found = _internal_kv_get(_failure_key(run_url))
     if found is None:
         return None
-    error: OutspikeError = pickle.loads(found)
-    return error
+    told = json.loads(found)
+    return _PLAIN.get(told["kind"], TrainingError)(told["message"])
 
 
 @contextmanager

@@ -8,7 +8,6 @@ of the same files that could disagree with them.
 import logging
 import math
 import os
-import pickle
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from functools import partial
 from typing import Any
 
 import pyarrow.fs
+import ray
 import ray.train as rt
 import torch.distributed as dist
 from ray.train.torch import TorchTrainer, get_device
@@ -61,9 +61,9 @@ def train_with_ray(plan: TrainingPlan, run_url: str, run_logger: RunLogger | Non
     with closing(progress), ray_session(_local_cpus(config)), heard(run_url, hear):
         trainer = TorchTrainer(
             _work,
-            # As bytes, so that Ray's controller does not load what only workers need.
+            # A reference, so that Ray's controller does not load what only workers need.
             train_loop_config={
-                "plan": pickle.dumps(plan),
+                "plan": ray.put(plan),
                 "run_url": run_url,
                 "run_id": run_id,
             },
@@ -106,7 +106,7 @@ def _work(settings: dict[str, Any]) -> None:
 
     try:
         run(
-            pickle.loads(settings["plan"]),
+            ray.get(settings["plan"]),
             run_url,
             world=World(rank=rank, size=context.get_world_size(), device=str(get_device())),
             report=report,
