@@ -5,6 +5,7 @@ objects, check it, and store it as JSON beside what they made.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Iterator
@@ -450,10 +451,10 @@ def from_json(cls: Any, document: Any) -> Any:
         ConfigError: a field is unknown or has a value of another type, or the values contradict
             each other.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        config = TypeAdapter(cls).validate_json(json.dumps(document), strict=True)
+        config = _adapter(cls).validate_json(json.dumps(document), strict=True)
     except ValidationError as error:
         raise ConfigError(f"The stored config cannot be read: {error}") from error
     unknown = sorted(_unknown_fields(document, to_json(config)))
@@ -463,6 +464,14 @@ def from_json(cls: Any, document: Any) -> Any:
             f"{', '.join(unknown)}; it was written by another version of this package."
         )
     return config
+
+
+@functools.cache
+def _adapter(cls: Any) -> Any:
+    """Building one takes longer than all else."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(cls)
 
 
 def _unknown_fields(found: Any, known: Any, path: str = "") -> Iterator[str]:

@@ -201,22 +201,15 @@ def run(
 ) -> Iterator[RunLogger]:
     """A run that is never left RUNNING: FAILED on an error, KILLED on an interrupt."""
     opened = start_run(uri, name, tags=tags, parent_run_id=parent_run_id)
-    with ending(opened):
-        yield opened
-
-
-@contextmanager
-def ending(run: RunLogger) -> Iterator[None]:
-    """End a run with the status that says how the block went."""
     try:
-        yield
+        yield opened
     except KeyboardInterrupt:
-        run.finish("KILLED")
+        opened.finish("KILLED")
         raise
     except BaseException:
-        run.finish("FAILED")
+        opened.finish("FAILED")
         raise
-    run.finish("FINISHED")
+    opened.finish("FINISHED")
 
 
 def find_runs(uri: str, tags: Mapping[str, str]) -> list[Run]:

@@ -1,288 +1,352 @@
-"""The search driver: trials in processes of their own, all reading one store.
+"""The search driver: trials in processes of their own, all reading one store at one version.
 
 A trial runs the bare training loop, without Ray Train: starting a worker group costs more than a
 small trial does. Its checkpoints lie under the search's folder by trial id, so that a trial
 that is restored after a kill goes on where it was.
 """
 
-import csv
 import dataclasses
 import json
 import logging
-import statistics
-import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+import os
+from collections.abc import Sequence
 from typing import Any
 
 from ray import tune
+from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
 
-from outspike.cluster import ray_session
-from outspike.config import StoreConfig, TrainConfig, TuneConfig, config_hash, to_json
-from outspike.errors import ConfigError
-from outspike.registry.tracking import RunLogger, connect, find_runs, resolve_uri, start_run
+from outspike import urls
+from outspike.cluster import ray_session, ray_storage
+from outspike.config import StoreConfig, TuneConfig, config_hash, from_json, to_json
+from outspike.errors import ConfigError, MissingUrlError
+from outspike.registry.tracking import (
+    RunLogger,
+    Status,
+    find_runs,
+    git_revision,
+    resolve_uri,
+    start_run,
+)
 from outspike.store.store import FeatureStore
-from outspike.train.loop import run as run_training
 from outspike.train.plan import make_plan
+from outspike.tune.result import Trial, TuneResult, log_result
 from outspike.tune.space import override, parse_space
-from outspike.urls import is_local, join, local_path
+from outspike.tune.trial import SEARCH_TAG, STEP, TRIAL_TAG, trial
 
 logger = logging.getLogger(__name__)
 
-_SEARCH_TAG = "outspike.search"
-_TRIAL_TAG = "outspike.trial"
-_STEP = "step"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuneResult:
-    """Every trial of a search, best first."""
-
-    name: str
-    metric: str
-    run_id: str
-    """The parent run."""
-    trials: tuple[dict[str, Any], ...]
-    """``values`` (dotted settings), ``metric``, ``step``, ``trial_id``, ``error``."""
-    best: TrainConfig | None
-    seconds: float
-
-    def table(self, rows: int = 10) -> str:
-        """The lines that end the job."""
-        lines = [f"{len(self.trials)} trials in {self.seconds:.0f} s, best {self.metric} first:"]
-        for trial in self.trials[:rows]:
-            values = ", ".join(f"{k}={_short(v)}" for k, v in trial["values"].items())
-            found = trial["metric"]
-            score = "failed" if found is None else f"{found:.4f}"
-            lines.append(f"  {score}  step {trial['step']:>5}  {values}")
-        lines.append(f"search {self.name}, MLflow run {self.run_id}")
-        return "\n".join(lines)
+_SEARCH, _RESULT = "search.json", "result.json"
+#: Seconds between Tune's notes of its state, which is what a killed search can go on from.
+_NOTE_EVERY_S = "2"
+#: May differ when a search goes on: where and how fast, not what is searched.
+_PLACE_FIELDS = ("num_cpus", "resume", "dry_run")
 
 
 def search(config: TuneConfig) -> TuneResult:
-    """Run or resume a search.
+    """Run a search, or go on with the one of that name; a finished one is found, not repeated.
 
     Raises:
-        ConfigError: nothing to resume, a search of that name exists already, or a space that does
-            not fit the training config.
+        ConfigError: nothing to resume, a search of that name with other settings, or a space that
+            does not fit the training config.
         StoreError, DatasetError: the training config cannot be trained as it is.
+        KeyboardInterrupt: it was interrupted; the same call goes on.
     """
-    config = _pinned(config)
+    config, is_stored = _settled(config)
+    finished = _read(config, _RESULT)
+    if finished is not None:
+        logger.info("search=%s is finished; give another --name to search again", config.name)
+        return TuneResult.from_document(finished)
     space = parse_space(config.space, config.train)
     make_plan(config.train)
-    folder = join(_absolute(config.train.storage), config.name)
-    exists = tune.Tuner.can_restore(folder)
-    if config.resume and not exists:
-        raise ConfigError(f"No search {config.name!r} to resume below {config.train.storage}.")
-    if exists and not config.resume:
-        raise ConfigError(
-            f"A search {config.name!r} exists below {config.train.storage}; add --resume to go on "
-            "with it, or give another --name."
-        )
+    if not is_stored:
+        _write(config, _SEARCH, to_json(config))
     parent = _parent_run(config)
     try:
         with ray_session(config.num_cpus):
-            grid = _tuner(config, space, folder, parent, restore=exists).fit()
-            result = _result(config, grid, parent)
-    except BaseException:
-        _close_trials(config, "KILLED")
-        parent.finish("FAILED")
+            grid = _tuner(config, space, parent).fit()
+        if len(grid) < config.num_trials or grid.num_terminated + grid.num_errors < len(grid):
+            raise KeyboardInterrupt  # Tune takes ctrl-C itself, and returns what it has
+        result = _result(config, grid, parent)
+        log_result(parent, result)
+        _write(config, _RESULT, result.to_document())
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        _end(config, parent, "KILLED" if interrupted else "FAILED")
         raise
-    _close_trials(config, "KILLED")
-    _log_result(parent, result)
-    parent.finish("FINISHED")
+    _end(config, parent, "FINISHED")
     return result
 
 
-def trial(values: Mapping[str, Any], *, base: TrainConfig, name: str, parent: RunLogger) -> None:
-    """One trial: the bare training loop, reporting the held-out metric at every evaluation."""
-    trial_id = tune.get_context().get_trial_id()
-    config = override(base, values)
-    metric = f"held_out/{config.selection.metric}"
-    run = _trial_run(config, name, trial_id, parent)
-    best: list[float] = []
-
-    def tell(step: int, metrics: Mapping[str, float]) -> None:
-        if metric in metrics:
-            best.append(metrics[metric])
-            tune.report({"metric": metrics[metric], "best": max(best), _STEP: step})
-
-    try:
-        plan = make_plan(config)
-        run_training(
-            plan, join(config.storage, name, "trials", trial_id), run_logger=run, tell=tell
-        )
-    except BaseException:
-        run.finish("FAILED")
-        raise
-    run.finish("FINISHED")
+def describe(config: TuneConfig) -> list[tuple[str, object]]:
+    """What :func:`search` would do, without doing it; raises as it would."""
+    config, is_stored = _settled(config)
+    space = parse_space(config.space, config.train)
+    rows: list[tuple[str, object]] = [
+        ("search", f"{config.name}, {'goes on' if is_stored else 'new'}, in {_folder(config)}"),
+        ("trials", f"{config.num_trials}, {config.max_concurrent} at a time, {config.sampler}"),
+        ("chosen by", f"{config.train.selection.metric} on {config.train.selection.split}"),
+        *zip(space, (text.partition("=")[2] for text in config.space), strict=True),
+    ]
+    return rows + make_plan(config.train).table()
 
 
-def _pinned(config: TuneConfig) -> TuneConfig:
-    """Every trial reads the same rows: both versions are fixed before the first one starts."""
-    where = config.train.store
-    store = FeatureStore.open(
-        where.url, version=where.version, recordings_version=where.recordings_version
-    )
-    train = dataclasses.replace(
-        config.train,
-        store=StoreConfig(
-            url=_absolute(where.url),
-            version=store.version,
-            recordings_version=store.recordings_version,
+# -------------------------------------------------------------------------------- settings
+
+
+def _settled(config: TuneConfig) -> tuple[TuneConfig, bool]:
+    """The config with addresses and versions that mean the same everywhere, as stored if it is."""
+    train = config.train
+    located = dataclasses.replace(
+        config,
+        train=dataclasses.replace(
+            train,
+            store=dataclasses.replace(train.store, url=_absolute(train.store.url)),
+            storage=_absolute(train.storage),
+            tracking_uri=resolve_uri(train.tracking_uri),
+            num_workers=0,
         ),
-        storage=_absolute(config.train.storage),
-        tracking_uri=resolve_uri(config.train.tracking_uri),
-        num_workers=0,
     )
-    return dataclasses.replace(config, train=train)
+    stored = _stored(located)
+    if stored is None:
+        if config.resume:
+            raise ConfigError(
+                f"No search {config.name!r} to resume below {train.storage}; leave --resume out to "
+                "start one."
+            )
+        return _pinned(located, None), False
+    if not config.resume and config_hash(_pinned(located, stored)) != config_hash(stored):
+        raise ConfigError(
+            f"A search {config.name!r} with other settings exists below {train.storage}; give this "
+            "one another --name, or add --resume to go on with the settings of that one."
+        )
+    place = {name: getattr(config, name) for name in _PLACE_FIELDS}
+    return dataclasses.replace(stored, **place), True
 
 
-def _tuner(
-    config: TuneConfig, space: dict[str, Any], folder: str, parent: RunLogger, *, restore: bool
-) -> tune.Tuner:
+def _pinned(config: TuneConfig, like: TuneConfig | None) -> TuneConfig:
+    """Every trial reads the same rows: both versions are fixed, to those of an earlier start."""
+    where = config.train.store
+    if like is not None:
+        newest = like.train.store
+        version, recordings_version = newest.version, newest.recordings_version
+    else:
+        store = FeatureStore.open(
+            where.url, version=where.version, recordings_version=where.recordings_version
+        )
+        version, recordings_version = store.version, store.recordings_version
+    store_config = StoreConfig(
+        url=where.url,
+        version=version if where.version is None else where.version,
+        recordings_version=recordings_version
+        if where.recordings_version is None
+        else where.recordings_version,
+    )
+    neutral = {} if like is None else {name: getattr(like, name) for name in _PLACE_FIELDS}
+    train = dataclasses.replace(config.train, store=store_config)
+    return dataclasses.replace(config, train=train, **neutral)
+
+
+def _stored(config: TuneConfig) -> TuneConfig | None:
+    """The config a search was started with, if there is one of that name."""
+    document = _read(config, _SEARCH)
+    if document is None:
+        return None
+    found: TuneConfig = from_json(TuneConfig, document)
+    return found
+
+
+def _read(config: TuneConfig, name: str) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(urls.read_bytes(urls.join(_folder(config), name)))
+    except MissingUrlError:
+        return None
+    return found
+
+
+def _write(config: TuneConfig, name: str, document: dict[str, Any]) -> None:
+    urls.write_bytes(urls.join(_folder(config), name), json.dumps(document, indent=1).encode())
+
+
+def _folder(config: TuneConfig) -> str:
+    return urls.join(config.train.storage, config.name)
+
+
+def _absolute(url: str) -> str:
+    return urls.path_in(url) if urls.is_local(url) else url
+
+
+# ------------------------------------------------------------------------------------- Tune
+
+
+def _set_defaults() -> None:
+    """Settings Tune only takes from the environment; what the user has set stays."""
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", _NOTE_EVERY_S)
+    os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the other one prints at any verbosity
+    logging.getLogger("optuna").setLevel(logging.WARNING)
+
+
+def _tuner(config: TuneConfig, space: dict[str, Any], parent: RunLogger) -> tune.Tuner:
+    _set_defaults()
     trainable = tune.with_resources(
         tune.with_parameters(trial, base=config.train, name=config.name, parent=parent),
         {"CPU": config.cpus_per_trial},
     )
-    if restore:
+    storage = ray_storage(config.train.storage)
+    path = urls.join(storage["storage_path"], config.name)
+    filesystem = storage.get("storage_filesystem")
+    if tune.Tuner.can_restore(path, storage_filesystem=filesystem):
         return tune.Tuner.restore(
-            folder, trainable=trainable, resume_unfinished=True, resume_errored=True
+            path,
+            trainable=trainable,
+            resume_unfinished=True,
+            resume_errored=True,
+            storage_filesystem=filesystem,
         )
-    scheduler = (
-        ASHAScheduler(
-            time_attr=_STEP,
-            metric="metric",
-            mode="max",
-            max_t=config.train.steps,
-            grace_period=min(config.grace_steps, config.train.steps),
-            reduction_factor=2,
-        )
-        if config.early_stop
-        else None
-    )
-    searcher = (
-        OptunaSearch(metric="metric", mode="max", seed=config.seed)
-        if config.sampler == "tpe"
-        else BasicVariantGenerator(random_state=config.seed)
-    )
     return tune.Tuner(
         trainable,
         param_space=space,
         tune_config=tune.TuneConfig(
             num_samples=config.num_trials,
             max_concurrent_trials=config.max_concurrent,
-            search_alg=searcher,
-            scheduler=scheduler,
+            search_alg=_sampler(config),
+            scheduler=_scheduler(config),
         ),
         run_config=tune.RunConfig(
-            name=config.name, storage_path=_absolute(config.train.storage), verbose=0
+            name=config.name, verbose=0, callbacks=[_Progress(config, parent)], **storage
         ),
     )
 
 
-def _result(config: TuneConfig, grid: tune.ResultGrid, parent: RunLogger) -> TuneResult:
-    trials = []
-    for found in (grid[i] for i in range(len(grid))):
-        metrics = found.metrics or {}
-        trials.append(
-            {
-                "trial_id": metrics.get("trial_id", Path(str(found.path)).name),
-                "values": dict(found.config or {}),
-                "metric": metrics.get("best"),
-                "step": int(metrics.get(_STEP, 0)),
-                "error": str(found.error).splitlines()[-1] if found.error else None,
-                "seconds": float(metrics.get("time_total_s", 0.0)),
-            }
+def _sampler(config: TuneConfig) -> Any:
+    if config.sampler == "tpe":
+        return OptunaSearch(metric="metric", mode="max", seed=config.seed)
+    return BasicVariantGenerator(random_state=config.seed)
+
+
+def _scheduler(config: TuneConfig) -> ASHAScheduler | None:
+    if not config.early_stop:
+        return None
+    return ASHAScheduler(
+        time_attr=STEP,
+        metric="metric",
+        mode="max",
+        max_t=config.train.steps,
+        grace_period=min(config.grace_steps, config.train.steps),
+        reduction_factor=2,
+    )
+
+
+class _Progress(tune.Callback):
+    """A line for every trial that ends, and the end of its run where it was stopped."""
+
+    def __init__(self, config: TuneConfig, parent: RunLogger) -> None:
+        self._config = config
+        self._parent = parent
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any
+    ) -> None:
+        """Trained to its end, or stopped because it was behind."""
+        self._tell(trials, trial, "done")
+        _end_runs(self._config, self._parent.uri, "FINISHED", trial_id=str(trial.trial_id))
+
+    def on_trial_error(
+        self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any
+    ) -> None:
+        """The trial raised."""
+        self._tell(trials, trial, "failed")
+
+    def _tell(self, trials: list[RayTrial], trial: RayTrial, word: str) -> None:
+        found = trial.last_result or {}
+        bests = [t.last_result["best"] for t in trials if "best" in (t.last_result or {})]
+        logger.info(
+            "trial=%s %s %d/%d step=%s best=%s best_so_far=%s",
+            trial.trial_id,
+            word,
+            sum(t.status in ("TERMINATED", "ERROR") for t in trials),
+            self._config.num_trials,
+            found.get(STEP),
+            found.get("best"),
+            max(bests, default=None),
         )
-    trials.sort(key=lambda t: -1.0 if t["metric"] is None else t["metric"], reverse=True)
-    usable = [t for t in trials if t["metric"] is not None]
+
+
+def _result(config: TuneConfig, grid: tune.ResultGrid, parent: RunLogger) -> TuneResult:
+    trials = sorted((_trial(grid[i]) for i in range(len(grid))), key=_rank)
+    best = trials[0] if trials and trials[0].metric is not None else None
     return TuneResult(
         name=config.name,
         metric=config.train.selection.metric,
         run_id=parent.run_id,
         trials=tuple(trials),
-        best=override(config.train, usable[0]["values"]) if usable else None,
-        seconds=sum(t["seconds"] for t in trials),
+        best=None if best is None else override(config.train, best.values),
     )
 
 
-# -------------------------------------------------------------------------------------- MLflow
+def _trial(found: tune.Result) -> Trial:
+    metrics = found.metrics or {}
+    lines = str(found.error).strip().splitlines() if found.error else []
+    return Trial(
+        trial_id=str(metrics.get("trial_id", found.path.rsplit("/", 1)[-1])),
+        values=dict(found.config or {}),
+        metric=metrics.get("best"),
+        step=int(metrics.get(STEP, 0)),
+        seconds=float(metrics.get("time_total_s", 0.0)),
+        error=lines[-1] if lines else None,
+    )
+
+
+def _rank(found: Trial) -> tuple[bool, float]:
+    return (found.metric is None, -(found.metric or 0.0))
+
+
+# ----------------------------------------------------------------------------------- MLflow
 
 
 def _parent_run(config: TuneConfig) -> RunLogger:
-    """The search's own run; a resumed search continues the run it began."""
+    """The search's own run; a search that goes on continues the one it began."""
     uri = config.train.tracking_uri
-    earlier = [
-        run for run in find_runs(uri, {_SEARCH_TAG: config.name}) if _TRIAL_TAG not in run.data.tags
-    ]
-    if config.resume and earlier:
-        return RunLogger(uri=resolve_uri(uri), run_id=str(earlier[0].info.run_id))
-    parent = start_run(uri, config.name, tags={_SEARCH_TAG: config.name})
-    parent.log_params(
-        {"space": list(config.space), "num_trials": config.num_trials, "sampler": config.sampler}
-    )
+    earlier = _runs(config, uri, of_trials=False)
+    if earlier:
+        _end_runs(config, uri, "KILLED")  # a driver that was killed could not
+        run = RunLogger(uri=uri, run_id=str(earlier[0].info.run_id))
+        run.reopen()
+        return run
+    where = config.train.store
+    tags = {
+        SEARCH_TAG: config.name,
+        "outspike.storage": _folder(config),
+        "outspike.store": where.url,
+        "outspike.catalog_version": str(where.version),
+        "outspike.recordings_version": str(where.recordings_version),
+        "outspike.config_hash": config_hash(config),
+        "outspike.git": git_revision(),
+    }
+    parent = start_run(uri, config.name, tags=tags)
+    parent.log_params(to_json(config))
     return parent
 
 
-def _trial_run(config: TrainConfig, name: str, trial_id: str, parent: RunLogger) -> RunLogger:
-    """The trial's run, nested under the search; a restored trial continues the one it had."""
-    tags = {_SEARCH_TAG: name, _TRIAL_TAG: f"{name}/{trial_id}"}
-    earlier = find_runs(parent.uri, {_TRIAL_TAG: tags[_TRIAL_TAG]})
-    if earlier:
-        return RunLogger(uri=parent.uri, run_id=str(earlier[0].info.run_id))
-    run = start_run(
-        parent.uri,
-        f"{name}-{trial_id}",
-        tags={**tags, "outspike.config_hash": config_hash(config)},
-        parent_run_id=parent.run_id,
-    )
-    run.log_params(to_json(config))
-    return run
+def _end(config: TuneConfig, parent: RunLogger, status: Status) -> None:
+    _end_runs(config, parent.uri, "KILLED")
+    parent.finish(status)
 
 
-def _close_trials(config: TuneConfig, status: str) -> None:
-    """End runs of trials that ASHA or a kill stopped before they could end their own."""
-    uri = config.train.tracking_uri
-    client = connect(uri)
-    for run in find_runs(uri, {_SEARCH_TAG: config.name}):
-        if _TRIAL_TAG in run.data.tags and run.info.status == "RUNNING":
-            client.set_terminated(run.info.run_id, status)
+def _end_runs(config: TuneConfig, uri: str, status: Status, *, trial_id: str | None = None) -> None:
+    """End runs of trials that were stopped before they could end their own."""
+    for run in _runs(config, uri, of_trials=True, trial_id=trial_id):
+        if run.info.status == "RUNNING":
+            RunLogger(uri=uri, run_id=str(run.info.run_id)).finish(status)
 
 
-def _log_result(parent: RunLogger, result: TuneResult) -> None:
-    scores = [t["metric"] for t in result.trials if t["metric"] is not None]
-    if scores:
-        parent.log_metrics(
-            {
-                f"best/{result.metric}": max(scores),
-                f"median/{result.metric}": statistics.median(scores),
-            },
-            step=len(result.trials),
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        table = Path(folder) / "trials.csv"
-        names = sorted({name for t in result.trials for name in t["values"]})
-        with table.open("w", newline="") as file:
-            rows = csv.writer(file)
-            rows.writerow(["trial_id", result.metric, "step", "seconds", "error", *names])
-            for t in result.trials:
-                facts = [t["trial_id"], t["metric"], t["step"], t["seconds"], t["error"]]
-                rows.writerow([*facts, *(t["values"].get(name) for name in names)])
-        parent.log_artifact(table)
-        if result.best is not None:
-            best = Path(folder) / "best.json"
-            best.write_text(json.dumps(to_json(result.best), indent=1))
-            parent.log_artifact(best)
-
-
-def _absolute(url: str) -> str:
-    return str(local_path(url).absolute()) if is_local(url) else url
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _runs(
+    config: TuneConfig, uri: str, *, of_trials: bool, trial_id: str | None = None
+) -> Sequence[Any]:
+    tags = {SEARCH_TAG: config.name}
+    if trial_id is not None:
+        tags[TRIAL_TAG] = f"{config.name}/{trial_id}"
+    return [run for run in find_runs(uri, tags) if (TRIAL_TAG in run.data.tags) == of_trials]

@@ -1,6 +1,7 @@
 """Search spaces as text: ``optim.lr=log:1e-4:1e-1``, checked against the config they vary."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -11,24 +12,38 @@ from outspike.errors import ConfigError
 
 C = TypeVar("C")
 
+_KINDS = "log:LOW:HIGH, uniform:LOW:HIGH, int:LOW:HIGH (both ends included) and choice:A,B,C"
+
 
 def parse_space(texts: Sequence[str], config: Any) -> dict[str, Any]:
     """Ray Tune distributions by dotted field name.
+
+    The ends of every range, and every choice, are tried on the config, so that no trial starts
+    with values it cannot have.
 
     Args:
         texts: ``FIELD=KIND:ARGUMENTS`` each.
         config: the config whose fields they name; unknown fields are refused here.
 
     Raises:
-        ConfigError: a field that does not exist, or a distribution that cannot be read.
+        ConfigError: a field that does not exist or is named twice, a distribution that cannot be
+            read, or values that the field does not take.
     """
-    space = {}
+    space: dict[str, Any] = {}
     for text in texts:
         name, separator, distribution = text.partition("=")
         if not separator:
             raise ConfigError(f"{text!r}: expected FIELD=KIND:ARGUMENTS, e.g. optim.lr=log:1e-4:1.")
+        if name in space:
+            raise ConfigError(f"{text!r}: {name} is varied twice; keep one of the two.")
         _get(config, name)
-        space[name] = _parse(name, distribution)
+        space[name], extremes = _parse(text, distribution)
+        for value in extremes:
+            _try(config, name, value, text)
+    if not space:
+        raise ConfigError(
+            f"A search varies at least one setting: --space FIELD=..., with {_KINDS}."
+        )
     return space
 
 
@@ -61,27 +76,50 @@ def _get(config: Any, name: str) -> Any:
                 f"{name!r} is not a setting: {part!r} is not among {', '.join(fields) or 'none'}."
             )
         found = getattr(found, part)
+    if dataclasses.is_dataclass(found):
+        inner = ", ".join(f"{name}.{f.name}" for f in dataclasses.fields(found))
+        raise ConfigError(f"{name!r} holds several settings; vary one of {inner}.")
     return found
 
 
-def _parse(name: str, text: str) -> Any:
-    kind, _, rest = text.partition(":")
+def _parse(text: str, distribution: str) -> tuple[Any, list[Any]]:
+    """A distribution, and the values it can be tried by."""
+    kind, _, rest = distribution.partition(":")
+    if kind == "choice":
+        choices = [_value(part) for part in rest.split(",") if part]
+        if not choices:
+            raise ConfigError(f"{text!r}: a choice needs values, e.g. choice:8,16,32.")
+        return tune.choice(choices), choices
+    if kind not in ("log", "uniform", "int"):
+        raise ConfigError(f"{text!r}: unknown kind {kind!r}; there are {_KINDS}.")
+    low, high = _bounds(text, rest, whole=kind == "int")
+    if kind == "int":
+        return tune.randint(low, high + 1), [low, high]
+    if kind == "log":
+        if low <= 0:
+            raise ConfigError(f"{text!r}: a logarithmic range lies above 0, this begins at {low}.")
+        return tune.loguniform(low, high), [low, high]
+    return tune.uniform(low, high), [low, high]
+
+
+def _bounds(text: str, rest: str, *, whole: bool) -> tuple[Any, Any]:
+    parts = rest.split(":")
     try:
-        if kind == "choice":
-            return tune.choice([_value(part) for part in rest.split(",")])
-        low, high = rest.split(":")
-        if kind == "log":
-            return tune.loguniform(float(low), float(high))
-        if kind == "uniform":
-            return tune.uniform(float(low), float(high))
-        if kind == "int":
-            return tune.randint(int(low), int(high) + 1)
+        low, high = (int(part) if whole else float(part) for part in parts)
     except ValueError as error:
-        raise ConfigError(f"{name}={text}: {error}.") from error
-    raise ConfigError(
-        f"{name}={text}: unknown kind {kind!r}; there are log:LOW:HIGH, uniform:LOW:HIGH, "
-        "int:LOW:HIGH (both ends included) and choice:A,B,C."
-    )
+        kind = "whole numbers" if whole else "numbers"
+        raise ConfigError(f"{text!r}: expected two {kind} LOW:HIGH, found {rest!r}.") from error
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ConfigError(f"{text!r}: expected LOW below HIGH, both finite.")
+    return low, high
+
+
+def _try(config: Any, name: str, value: Any, text: str) -> None:
+    try:
+        override(config, {name: value})
+    except ConfigError as error:
+        why = " ".join(str(error).split())
+        raise ConfigError(f"{text!r}: {name} cannot be {value!r}: {why}") from error
 
 
 def _value(text: str) -> Any:
@@ -90,4 +128,4 @@ def _value(text: str) -> Any:
             return read(text)
         except ValueError:
             continue
-    return {"true": True, "false": False, "none": None}.get(text, text)
+    return {"true": True, "false": False, "none": None}.get(text.lower(), text)

@@ -1,0 +1,97 @@
+"""What a search found: a table for people, files for the record."""
+
+import csv
+import json
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from outspike.config import TrainConfig, from_json, to_json
+from outspike.registry.tracking import RunLogger
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One trial: what it was given, and the best it reached."""
+
+    trial_id: str
+    values: dict[str, Any]
+    """Settings by dotted name."""
+    metric: float | None
+    """Best held-out metric; None where it failed before its first evaluation."""
+    step: int
+    """Steps taken; fewer than asked for where it was stopped early."""
+    seconds: float
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneResult:
+    """Every trial of a search, best first."""
+
+    name: str
+    metric: str
+    run_id: str
+    """The parent run."""
+    trials: tuple[Trial, ...]
+    best: TrainConfig | None
+    """The base config with the best trial's settings."""
+
+    def to_document(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        best = None if self.best is None else to_json(self.best)
+        return {**asdict(self), "best": best}
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> "TuneResult":
+        """Inverse of :meth:`to_document`."""
+        best = document["best"]
+        restored = {
+            "trials": tuple(Trial(**trial) for trial in document["trials"]),
+            "best": None if best is None else from_json(TrainConfig, best),
+        }
+        return cls(**(document | restored))
+
+    def table(self, rows: int = 10) -> str:
+        """The lines that end the job."""
+        seconds = sum(trial.seconds for trial in self.trials)
+        lines = [f"{len(self.trials)} trials, {seconds:.0f} s of work; best {self.metric} first:"]
+        for trial in self.trials[:rows]:
+            values = ", ".join(f"{name}={_short(value)}" for name, value in trial.values.items())
+            score = f"{trial.metric:.4f}" if trial.metric is not None else "  none"
+            ended = f"  failed: {trial.error}" if trial.error else ""
+            lines.append(f"  {score}  step {trial.step:>5}  {values}{ended}")
+        if len(self.trials) > rows:
+            lines.append(f"  and {len(self.trials) - rows} more in trials.csv of the run")
+        lines.append(f"search {self.name}, MLflow run {self.run_id} (trials.csv, best.json)")
+        return "\n".join(lines)
+
+
+def log_result(parent: RunLogger, result: TuneResult) -> None:
+    """Keep best metric, table of trials and best config with the search's run."""
+    scores = [trial.metric for trial in result.trials if trial.metric is not None]
+    if scores:
+        parent.log_metrics({f"best/{result.metric}": max(scores)}, step=len(result.trials))
+    with tempfile.TemporaryDirectory(prefix="outspike-tune-") as folder:
+        table = Path(folder) / "trials.csv"
+        _write_table(table, result)
+        parent.log_artifact(table)
+        if result.best is not None:
+            best = Path(folder) / "best.json"
+            best.write_text(json.dumps(to_json(result.best), indent=1), encoding="utf-8")
+            parent.log_artifact(best)
+
+
+def _write_table(path: Path, result: TuneResult) -> None:
+    names = sorted({name for trial in result.trials for name in trial.values})
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["trial_id", result.metric, "step", "seconds", "error", *names])
+        for trial in result.trials:
+            facts = [trial.trial_id, trial.metric, trial.step, round(trial.seconds, 3), trial.error]
+            rows.writerow([*facts, *(trial.values.get(name) for name in names)])
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

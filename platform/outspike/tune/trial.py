@@ -1,0 +1,141 @@
+"""One trial of a search, in a process of its own: the bare training loop under other settings."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from ray import tune
+
+from outspike import urls
+from outspike.config import TrainConfig, config_hash, to_json
+from outspike.errors import MissingUrlError
+from outspike.registry.tracking import RunLogger, find_runs, start_run
+from outspike.train import checkpoint as checkpoints
+from outspike.train.crossval import cross_validate
+from outspike.train.loop import run as run_training
+from outspike.train.plan import TrainingPlan, make_plan
+from outspike.tune.space import override
+
+SEARCH_TAG = "outspike.search"
+TRIAL_TAG = "outspike.trial"
+STOPPED_TAG = "outspike.stopped_early"
+STEP = "step"
+_OUTCOME = "outcome.json"
+
+
+def trial(values: Mapping[str, Any], *, base: TrainConfig, name: str, parent: RunLogger) -> None:
+    """Train under ``values``, and report the held-out metric at every evaluation.
+
+    A trial that is restored after a kill goes on from its checkpoint; one that had ended before
+    Tune wrote so down reports what it had found.
+    """
+    trial_id = tune.get_context().get_trial_id()
+    config = override(base, values)
+    url = trial_url(config, name, trial_id)
+    outcome = _read_outcome(url)
+    if outcome is None:
+        plan = make_plan(config)
+        run = _trial_run(plan, name, trial_id, parent)
+        with _ending(run):
+            outcome = _train(plan, url, run)
+            urls.write_bytes(urls.join(url, _OUTCOME), json.dumps(outcome).encode())
+    tune.report(outcome)
+
+
+@contextmanager
+def _ending(run: RunLogger) -> Iterator[None]:
+    """End the trial's run, whatever ends the trial; Tune stops it by SystemExit from a report."""
+    try:
+        yield
+    except SystemExit:
+        run.set_tags({STOPPED_TAG: "true"})
+        run.finish("FINISHED")
+        raise
+    except BaseException:
+        run.finish("FAILED")
+        raise
+    run.finish("FINISHED")
+
+
+def trial_url(config: TrainConfig, name: str, trial_id: str) -> str:
+    """Folder of a trial's checkpoints and outcome."""
+    return urls.join(config.storage, name, "trials", trial_id)
+
+
+def _train(plan: TrainingPlan, url: str, run: RunLogger) -> dict[str, Any]:
+    """Train to the end; the best held-out metric, and the step that had it."""
+    config = plan.config
+    metric = f"held_out/{config.selection.metric}"
+    news = _News(metric, run, plan.last_step, _earlier_best(url))
+    if config.selection.split == "cross_validation":
+        found = cross_validate(config, plan=plan, tell=news.log_and_report)
+        return {"metric": found.best, "best": found.best, STEP: plan.last_step}
+    outcome = run_training(plan, url, run_logger=run, tell=news.report)
+    best = outcome.metrics[metric]
+    return {"metric": best, "best": best, STEP: plan.last_step}
+
+
+class _News:
+    """Hands the metric of each evaluation to Tune, which may end the trial there.
+
+    The last one is left to the trial's outcome, so that a trial that was trained to its end is
+    never taken for one that was stopped.
+    """
+
+    def __init__(self, metric: str, run: RunLogger, last_step: int, best: float | None) -> None:
+        self._metric = metric
+        self._run = run
+        self._last_step = last_step
+        self._best = best
+
+    def report(self, step: int, metrics: Mapping[str, float]) -> None:
+        if self._metric in metrics and step < self._last_step:
+            value = metrics[self._metric]
+            self._best = value if self._best is None else max(self._best, value)
+            tune.report({"metric": value, "best": self._best, STEP: step})
+
+    def log_and_report(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._run.log_metrics(metrics, step)
+        self.report(step, metrics)
+
+
+def _earlier_best(url: str) -> float | None:
+    """What the trial had reached before it was interrupted, if it was."""
+    steps = checkpoints.complete_steps(url)
+    if not steps:
+        return None
+    return checkpoints.load(checkpoints.folder_of(url, steps[-1])).best_metric
+
+
+def _read_outcome(url: str) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(urls.read_bytes(urls.join(url, _OUTCOME)))
+    except MissingUrlError:
+        return None
+    return found
+
+
+def _trial_run(plan: TrainingPlan, name: str, trial_id: str, parent: RunLogger) -> RunLogger:
+    """The trial's run, nested under the search; a restored trial continues the one it had."""
+    mark = f"{name}/{trial_id}"
+    earlier = find_runs(parent.uri, {TRIAL_TAG: mark})
+    if earlier:
+        run = RunLogger(uri=parent.uri, run_id=str(earlier[0].info.run_id))
+        run.reopen()
+        return run
+    config, specs = plan.config, plan.feature_sets.values()
+    tags = {
+        SEARCH_TAG: name,
+        TRIAL_TAG: mark,
+        "outspike.store": config.store.url,
+        "outspike.catalog_version": str(config.store.version),
+        "outspike.recordings_version": str(config.store.recordings_version),
+        "outspike.feature_set": ", ".join(spec.address for spec in specs),
+        "outspike.fingerprint": ", ".join(spec.fingerprint for spec in specs),
+        "outspike.config_hash": config_hash(config),
+        "outspike.protocol": config.protocol,
+    }
+    run = start_run(parent.uri, f"{name}-{trial_id}", tags=tags, parent_run_id=parent.run_id)
+    run.log_params(to_json(config))
+    return run

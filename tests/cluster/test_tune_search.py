@@ -1,0 +1,273 @@
+"""A search on a real local Ray: nested runs that all end, and one that goes on after a kill."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+
+from outspike.config import (
+    DataConfig,
+    MsfConfig,
+    OptimConfig,
+    SelectionConfig,
+    StoreConfig,
+    TrainConfig,
+    TuneConfig,
+    WindowConfig,
+    from_json,
+    to_json,
+)
+from outspike.errors import ConfigError
+from outspike.recording import Recording
+from outspike.registry.tracking import connect, find_runs
+from outspike.store.fingerprint import FeatureSetSpec
+from outspike.store.store import FeatureStore
+from outspike.timebase import SnippetGrid
+from outspike.tune.run import describe, search
+from outspike.urls import SourceStat
+
+pytestmark = pytest.mark.cluster
+
+_WIDTH = 8
+
+
+@pytest.fixture(autouse=True)
+def _left_alone() -> Iterator[None]:
+    yield
+    assert not ray.is_initialized(), "the job must leave the Ray it started"
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('registry')}/mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def store_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Twelve normal and twelve anomalous bags that differ in their mean."""
+    store = FeatureStore.create(str(tmp_path_factory.mktemp("store") / "s"))
+    recordings = [
+        Recording(
+            dataset="tiny",
+            video_id=f"v{label}-{number:02d}",
+            url=f"/v/{label}{number}.mp4",
+            split="train",
+            label=label,
+        )
+        for label in (0, 1)
+        for number in range(12)
+    ]
+    store.put_recordings(recordings)
+    spec = FeatureSetSpec(
+        name="motion", document={"encoder": "motion"}, num_crops=1, width=_WIDTH, dtype="float32"
+    )
+    writer = store.segment_writer(spec)
+    start, stop = SnippetGrid().ranges(96)
+    for recording in recordings:
+        rng = np.random.default_rng([*recording.key.encode()])
+        rows = rng.standard_normal((len(start), 1, _WIDTH)) + (recording.label or 0)
+        writer.begin(recording, stat=SourceStat(url=recording.url, size=1, etag="1"))
+        writer.append(rows.astype(np.float32), start, stop)
+        writer.end(96, Fraction(25))
+    writer.close()
+    store.commit(writer.drain())
+    return store.url
+
+
+@pytest.fixture
+def config(store_url: str, uri: str, tmp_path: Path) -> TuneConfig:
+    train = TrainConfig(
+        name="tiny",
+        data=DataConfig(dataset="tiny"),
+        store=StoreConfig(url=store_url),
+        detector=MsfConfig(
+            feature_set="motion", width=_WIDTH, hidden=4, dropout=0.0, smooth_weight=8.0
+        ),
+        encoders=(),
+        window=WindowConfig(rule="uniform", length=4),
+        optim=OptimConfig(lr=1e-3),
+        selection=SelectionConfig(split="holdout", share=0.34, every_steps=2),
+        steps=6,
+        bags_per_batch=4,
+        checkpoint_every=2,
+        log_every=2,
+        storage=str(tmp_path / "runs"),
+        tracking_uri=uri,
+    )
+    return TuneConfig(
+        name=tmp_path.name,
+        train=train,
+        space=("optim.lr=log:1e-4:1e-1", "window.length=choice:2,4"),
+        num_trials=4,
+        grace_steps=2,
+        max_concurrent=2,
+        cpus_per_trial=0.5,
+        num_cpus=2,
+    )
+
+
+def runs_of(config: TuneConfig) -> tuple[list, list]:
+    """The parent's and the trials' runs."""
+    found = find_runs(config.train.tracking_uri, {"outspike.search": config.name})
+    trials = [run for run in found if "outspike.trial" in run.data.tags]
+    return [run for run in found if run not in trials], trials
+
+
+def test_a_search_leaves_nested_runs_that_have_ended(
+    config: TuneConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Four trials, one parent, a table, the best config; the same command then finds it done."""
+    result = search(config)
+    assert capfd.readouterr().out == ""
+    assert len(result.trials) == 4
+    metrics = [trial.metric for trial in result.trials]
+    assert metrics == sorted(metrics, reverse=True)
+    assert result.best is not None
+    assert result.best.optim.lr == result.trials[0].values["optim.lr"]
+    [parent], trials = runs_of(config)
+    assert parent.info.run_id == result.run_id
+    assert parent.info.status == "FINISHED"
+    assert {run.info.status for run in trials} == {"FINISHED"}
+    assert len(trials) == 4
+    stopped = [run for run in trials if "outspike.stopped_early" in run.data.tags]
+    assert len(stopped) == sum(trial.step < 6 for trial in result.trials)
+    assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {result.run_id}
+    by_id = {run.data.tags["outspike.trial"].split("/")[1]: run for run in trials}
+    for trial in result.trials:
+        run = by_id[trial.trial_id]
+        assert float(run.data.params["optim.lr"]) == trial.values["optim.lr"]
+        assert run.data.tags["outspike.catalog_version"] == "1"
+        assert "held_out/video_auc" in run.data.metrics
+    files = Path(connect(config.train.tracking_uri).download_artifacts(result.run_id, "", tmp_path))
+    rows = list(csv.DictReader((files / "trials.csv").read_text().splitlines()))
+    assert [row["trial_id"] for row in rows] == [trial.trial_id for trial in result.trials]
+    assert {"video_auc", "step", "optim.lr", "window.length"} <= set(rows[0])
+    assert from_json(TrainConfig, json.loads((files / "best.json").read_text())) == result.best
+    assert "trials.csv" in result.table()
+
+    again = search(config)
+    assert again == result
+    assert len(runs_of(config)[1]) == 4
+    assert dict(describe(config))["search"].startswith(f"{config.name}, goes on")
+    with pytest.raises(ConfigError, match="other settings"):
+        search(replace(config, num_trials=5))
+
+
+@pytest.mark.slow
+def test_cross_validation_compares_trials(config: TuneConfig) -> None:
+    """Every trial is judged by the pooled scores of its folds."""
+    selection = SelectionConfig(split="cross_validation", num_folds=2, every_steps=3)
+    config = replace(
+        config, train=replace(config.train, selection=selection), num_trials=2, sampler="random"
+    )
+    result = search(config)
+    assert len(result.trials) == 2
+    assert all(trial.metric is not None and trial.error is None for trial in result.trials)
+    _, trials = runs_of(config)
+    assert {run.info.status for run in trials} == {"FINISHED"}
+    assert all("held_out/video_auc" in run.data.metrics for run in trials)
+
+
+@pytest.mark.slow
+def test_a_trial_that_fails_does_not_stop_the_others(config: TuneConfig) -> None:
+    """Its run ends FAILED and its error is in the table; what cannot start at all is one line."""
+    config = replace(
+        config,
+        space=("optim.lr=choice:1e-3,1e30", "seed=int:1:1000"),
+        num_trials=4,
+        sampler="random",
+        early_stop=False,
+    )
+    result = search(config)
+    failed = [trial for trial in result.trials if trial.error]
+    assert 0 < len(failed) < 4
+    assert all(trial.values["optim.lr"] == 1e30 for trial in failed)
+    assert result.trials[0].error is None
+    _, trials = runs_of(config)
+    statuses = [run.info.status for run in trials]
+    assert statuses.count("FAILED") == len(failed)
+    assert "RUNNING" not in statuses
+    with pytest.raises(ConfigError, match="No search 'other' to resume"):
+        search(replace(config, name="other", resume=True))
+
+
+_DRIVER = """
+import json, sys
+from outspike.config import TuneConfig, from_json
+from outspike.tune.run import search
+search(from_json(TuneConfig, json.loads(open(sys.argv[1]).read())))
+"""
+
+
+@pytest.fixture
+def killed(config: TuneConfig, tmp_path: Path) -> Callable[..., TuneConfig]:
+    """A search whose driver got a signal after its first trial had ended."""
+
+    def kill(how: signal.Signals) -> TuneConfig:
+        slow = replace(config.train, steps=60, detector=replace(config.train.detector, hidden=32))
+        longer = replace(config, train=slow, num_trials=5, early_stop=False)
+        path = tmp_path / "search.json"
+        path.write_text(json.dumps(to_json(longer)))
+        driver = subprocess.Popen(
+            [sys.executable, "-c", _DRIVER, str(path)],
+            start_new_session=True,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        try:
+            outcomes = tmp_path / "runs" / config.name / "trials"
+            _until(lambda: list(outcomes.glob("*/outcome.json")), driver)
+        finally:
+            os.kill(driver.pid, how)
+            driver.wait(120)
+        return longer
+
+    return kill
+
+
+def _until(happened: Callable[[], object], driver: "subprocess.Popen[bytes]") -> None:
+    began = time.monotonic()
+    while not happened():
+        assert driver.poll() is None, "the driver ended too early"
+        assert time.monotonic() - began < 240
+        time.sleep(0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "ctrl-C"])
+def test_a_search_goes_on_after_a_kill(
+    killed: Callable[..., TuneConfig], how: signal.Signals
+) -> None:
+    """All trials end, those that had ended are not trained again, and no run is left RUNNING."""
+    config = killed(how)
+    folder = Path(config.train.storage) / config.name / "trials"
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*/outcome.json")}
+    assert 0 < len(before) < 5
+    time.sleep(5)  # Ray's processes see that their driver is gone
+    result = search(config)
+    assert len(result.trials) == 5
+    assert all(trial.metric is not None and trial.error is None for trial in result.trials)
+    assert all(trial.step == 60 for trial in result.trials)
+    for path, written in before.items():
+        assert path.stat().st_mtime_ns == written
+    [parent], trials = runs_of(config)
+    assert parent.info.status == "FINISHED"
+    names = [run.data.tags["outspike.trial"].split("/")[1] for run in trials]
+    assert len(set(names)) == len(names)
+    assert {trial.trial_id for trial in result.trials} <= set(names)
+    assert "RUNNING" not in {run.info.status for run in trials}
+    client = connect(config.train.tracking_uri)
+    for run in trials:
+        steps = [m.step for m in client.get_metric_history(run.info.run_id, "held_out/video_auc")]
+        assert len(steps) == len(set(steps)), "an evaluation was done twice"

@@ -1,0 +1,108 @@
+"""Search spaces are read from text, and refused in one line where they make no sense."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from outspike.config import SelectionConfig, TrainConfig, TuneConfig, to_json
+from outspike.errors import ConfigError
+from outspike.recipes import TUNE_RECIPES
+from outspike.tune.space import override, parse_space
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.floats(1e-8, 1e-2), st.floats(2, 1e3))
+def test_ranges_are_sampled_inside(low: float, factor: float) -> None:
+    """Draws lie between the ends, in any of the kinds."""
+    texts = [f"optim.lr=log:{low}:{low * factor}", "optim.weight_decay=uniform:0:0.5"]
+    space = parse_space([*texts, "seed=int:3:4", "window.length=choice:8,16"], TrainConfig())
+    assert low <= space["optim.lr"].sample() <= low * factor
+    assert 0 <= space["optim.weight_decay"].sample() <= 0.5
+    assert space["seed"].sample() in (3, 4)
+    assert space["window.length"].sample() in (8, 16)
+
+
+def test_both_ends_of_whole_numbers_are_drawn() -> None:
+    """``int:3:4`` means 3 or 4."""
+    seeds = parse_space(["seed=int:3:4"], TrainConfig())["seed"]
+    assert {seeds.sample() for _ in range(60)} == {3, 4}
+
+
+def test_choices_have_the_type_of_the_setting() -> None:
+    """Numbers, words, truth values and nothing."""
+    space = parse_space(
+        [
+            "optim.optimiser=choice:adam,sgd",
+            "optim.clip_norm=choice:none,1,0.5",
+            "ssls.isolate_stats=choice:true,False",
+        ],
+        TrainConfig(),
+    )
+    assert space["optim.optimiser"].categories == ["adam", "sgd"]
+    assert space["optim.clip_norm"].categories == [None, 1, 0.5]
+    assert space["ssls.isolate_stats"].categories == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("optim.lr", "expected FIELD=KIND:ARGUMENTS"),
+        ("optim.lrr=log:1:2", "'lrr' is not among optimiser, lr"),
+        ("nothing=log:1:2", "'nothing' is not among name, data"),
+        ("optim.lr.deep=log:1:2", "'deep' is not among none"),
+        ("optim=log:1:2", "holds several settings; vary one of optim.optimiser"),
+        ("optim.lr=normal:1:2", "unknown kind 'normal'; there are log:LOW:HIGH"),
+        ("optim.lr=log:1", "expected two numbers LOW:HIGH, found '1'"),
+        ("optim.lr=log:a:b", "expected two numbers LOW:HIGH, found 'a:b'"),
+        ("optim.lr=log:1:2:3", "expected two numbers"),
+        ("optim.lr=log:0:1", "lies above 0"),
+        ("optim.lr=log:2:1", "LOW below HIGH"),
+        ("optim.lr=uniform:0.1:inf", "both finite"),
+        ("steps=int:1.5:3", "expected two whole numbers"),
+        ("steps=int:0:3", "steps cannot be 0"),
+        ("optim.lr=uniform:-1:1", "optim.lr cannot be -1.0"),
+        ("window.length=uniform:1:8", "window.length cannot be 1.0"),
+        ("window.rule=choice:all,some", "window.rule cannot be 'some'"),
+        ("window.length=choice:", "a choice needs values"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line(text: str, says: str) -> None:
+    """The message quotes the text and says what was meant."""
+    with pytest.raises(ConfigError) as caught:
+        parse_space([text], TrainConfig())
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_setting_is_varied_once() -> None:
+    """Two ranges for one setting contradict each other; none at all is no search."""
+    with pytest.raises(ConfigError, match="varied twice"):
+        parse_space(["seed=int:1:2", "seed=int:3:4"], TrainConfig())
+    with pytest.raises(ConfigError, match="at least one setting"):
+        parse_space([], TrainConfig())
+
+
+def test_overriding_changes_only_what_is_named() -> None:
+    """Everything else, nested settings included, stays; contradictions are refused."""
+    base = TrainConfig()
+    changed = override(base, {"optim.lr": 0.5, "window.length": 3})
+    document = to_json(base)
+    document["optim"]["lr"] = 0.5
+    document["window"]["length"] = 3
+    assert to_json(changed) == document
+    with pytest.raises(ConfigError, match="milestones"):
+        override(base, {"optim.schedule": "multistep"})
+
+
+@pytest.mark.parametrize("recipe", sorted(TUNE_RECIPES))
+def test_recipes_name_what_exists(recipe: str) -> None:
+    """The spaces that come with the package fit their trainings."""
+    config = TUNE_RECIPES[recipe]()
+    assert parse_space(config.space, config.train)
+
+
+def test_a_search_needs_something_held_out() -> None:
+    """Trials cannot be compared on nothing, nor on the test split."""
+    for split in ("last", "test"):
+        with pytest.raises(ConfigError, match="held-out"):
+            TuneConfig(train=TrainConfig(selection=SelectionConfig(split=split)))
