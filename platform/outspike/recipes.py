@@ -114,9 +114,22 @@ def msf_miniature() -> TrainConfig:
     return TrainConfig(
         name="miniature",
         data=MINIATURE,
-        detector=MsfConfig(width=184),
+        detector=MsfConfig(
+            width=184,
+            hidden=46,
+            dropout=0.5,
+            mil_divisor=4,
+            smooth_weight=0.0,
+            input_norm="standardise",
+            input_clip=6.0,
+        ),
         encoders=(EVENT_PYRAMID,),
+        window=WindowConfig(rule="all"),
+        # Few bags and many columns: strong decay, in the gradient, is what generalises.
+        optim=OptimConfig(optimiser="adam", lr=1e-3, weight_decay=0.3),
         protocol="miniature",
+        steps=300,
+        checkpoint_every=100,
     )
 
 
