@@ -138,7 +138,15 @@ def iefvad_miniature() -> TrainConfig:
     return dataclasses.replace(
         msf_miniature(),
         name="miniature-ief-vad",
-        detector=IefVadConfig(width=128, num_heads=4, refinement_steps=4),
+        detector=IefVadConfig(
+            image_width=244,
+            event_width=184,
+            width=128,
+            num_heads=4,
+            refinement_steps=4,
+            input_norm="standardise",
+            input_clip=6.0,
+        ),
         encoders=(FRAME_PYRAMID, EVENT_PYRAMID),
         optim=OptimConfig(lr=3e-4),
     )
