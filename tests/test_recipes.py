@@ -1,0 +1,49 @@
+"""Every recipe names features that its encoders make, as wide as its detector reads them."""
+
+from collections.abc import Callable
+
+import pytest
+
+from outspike import detectors, encoders
+from outspike.config import TrainConfig, TuneConfig, from_json, to_json
+from outspike.evaluate.protocols import get_protocol
+from outspike.recipes import EXTRACT_RECIPES, TRAIN_RECIPES, TUNE_RECIPES
+from outspike.tune.space import parse_space
+
+#: Encoders that cannot be built without downloaded weights.
+_NEED_WEIGHTS = {"clip", "event-clip", "spikingformer"}
+
+
+@pytest.mark.parametrize("recipe", TRAIN_RECIPES.values(), ids=TRAIN_RECIPES)
+def test_a_training_recipe_fits_together(recipe: Callable[[], TrainConfig]) -> None:
+    config = recipe()
+    get_protocol(config.protocol)
+    assert from_json(TrainConfig, to_json(config)) == config
+    made = {
+        encoder.kind: encoders.build(encoder).width
+        for encoder in config.encoders
+        if encoder.kind not in _NEED_WEIGHTS
+    }
+    for name, width in detectors.build(config.detector).feature_sets.items():
+        if name in made:
+            assert made[name] == width, name
+
+
+@pytest.mark.parametrize("recipe", TUNE_RECIPES.values(), ids=TUNE_RECIPES)
+def test_a_search_recipe_varies_settings_that_exist(recipe: Callable[[], TuneConfig]) -> None:
+    config = recipe()
+    assert len(parse_space(config.space, config.train)) == len(config.space)
+
+
+def test_extraction_recipes_make_what_the_training_recipes_read() -> None:
+    """The weights-free recipes on one data set share encoders and grids."""
+    extracted = {
+        config.data.dataset: {(e.kind, e.grid) for e in config.encoders}
+        for config in (recipe() for recipe in EXTRACT_RECIPES.values())
+    }
+    for recipe in TRAIN_RECIPES.values():
+        config = recipe()
+        for encoder in config.encoders:
+            if encoder.kind in _NEED_WEIGHTS or config.data.dataset not in extracted:
+                continue
+            assert (encoder.kind, encoder.grid) in extracted[config.data.dataset], recipe.__name__
