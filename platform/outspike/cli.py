@@ -8,64 +8,72 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from outspike import app
+from outspike.errors import ConfigError
 
 Arguments = Sequence[str] | None
-Word = Annotated[str, tyro.conf.Positional]
+File = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+Model = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
+Url = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="URL")]
+Json = Annotated[bool, tyro.conf.arg(name="json")]
 
 
-def extract(arguments: Arguments = None) -> int:
+def extract(arguments: Arguments = None, prog: str = "jobs/extract.py") -> int:
     """Extract features of recordings into a store, skipping what it already holds."""
-    from outspike.extract.prepare import prepare
-    from outspike.extract.run import describe
-    from outspike.extract.run import extract as run
     from outspike.recipes import EXTRACT_RECIPES
 
     config = app.choose_config(
         EXTRACT_RECIPES,
         default="miniature",
-        prog="jobs/extract.py",
+        prog=prog,
         description=(
             "Decode recordings once and write their features into a zarr store. What the store "
             "already holds is skipped, so the same command goes on after an interruption.\n\n"
             "examples:\n"
-            "  jobs/extract.py                                  the miniature data set\n"
-            "  jobs/extract.py folder --data.root my-videos     your own recordings\n"
-            "  jobs/extract.py ped2 --data.root s3://bucket/ped2 --store.url s3://bucket/store"
+            f"  {prog}                                  the miniature data set\n"
+            f"  {prog} folder --data.root my-videos     your own recordings\n"
+            f"  {prog} ped2 --data.root s3://bucket/ped2 --store.url s3://bucket/store"
         ),
         arguments=arguments,
     )
+    from outspike.extract import run  # after the arguments: it loads torch and Ray
+    from outspike.extract.prepare import prepare
+
     if config.dry_run:
-        print(describe(config))
+        print(run.describe(config))
         return app.DONE
     prepare(config.data)
-    result = run(config)
+    result = run.extract(config)
     print(result.table())
     return app.QUARANTINED if result.bad_share > config.max_bad_share else app.DONE
 
 
-def train(arguments: Arguments = None) -> int:
+def train(arguments: Arguments = None, prog: str = "jobs/train.py") -> int:
     """Train a detector on stored features and register it."""
     from outspike.recipes import TRAIN_RECIPES
 
     config = app.choose_config(
         TRAIN_RECIPES,
         default="msf-miniature",
-        prog="jobs/train.py",
+        prog=prog,
         description=(
             "Train a detector on the features of a store, judge it once under its protocol, and "
             "register it as a model. The same command goes on after an interruption, and finds a "
             "finished run instead of repeating it.\n\n"
             "examples:\n"
-            "  jobs/train.py                                   the spiking detector, small set\n"
-            "  jobs/train.py iefvad-miniature --num-workers 2  two workers share each batch\n"
-            "  jobs/train.py --optim.lr 3e-4 --seed 1          any setting by its dotted name\n"
-            "  jobs/train.py --num-workers 0                   in this process, without Ray"
+            f"  {prog}                                   the spiking detector, small set\n"
+            f"  {prog} iefvad-miniature --num-workers 2  two workers share each batch\n"
+            f"  {prog} --optim.lr 3e-4 --seed 1          any setting by its dotted name\n"
+            f"  {prog} --num-workers 0                   in this process, without Ray"
         ),
         arguments=arguments,
     )
@@ -78,21 +86,21 @@ def train(arguments: Arguments = None) -> int:
     return app.DONE
 
 
-def tune(arguments: Arguments = None) -> int:
+def tune(arguments: Arguments = None, prog: str = "jobs/tune.py") -> int:
     """Search hyperparameters with Ray Tune."""
     from outspike.recipes import TUNE_RECIPES
 
     config = app.choose_config(
         TUNE_RECIPES,
         default="msf-miniature",
-        prog="jobs/tune.py",
+        prog=prog,
         description=(
             "Vary settings of a training and keep what scores best on held-out training "
             "recordings; the test split is never looked at. One MLflow run for the search, one "
             "nested run a trial.\n\n"
             "examples:\n"
-            "  jobs/tune.py --num-trials 8\n"
-            "  jobs/tune.py --space optim.lr=log:1e-4:1e-1 detector.dropout=uniform:0:0.8\n"
+            f"  {prog} --num-trials 8\n"
+            f"  {prog} --space optim.lr=log:1e-4:1e-1 detector.dropout=uniform:0:0.8\n"
             "The same command goes on after an interruption."
         ),
         arguments=arguments,
@@ -107,22 +115,22 @@ def tune(arguments: Arguments = None) -> int:
     return app.FAILED if result.best is None else app.DONE
 
 
-def evaluate(arguments: Arguments = None) -> int:
+def evaluate(arguments: Arguments = None, prog: str = "jobs/evaluate.py") -> int:
     """Evaluate a registered model: figures with intervals, and the HTML report."""
     from outspike.recipes import EVALUATE_RECIPES
 
     config = app.choose_config(
         EVALUATE_RECIPES,
         default="miniature",
-        prog="jobs/evaluate.py",
+        prog=prog,
         description=(
             "Score a model's test recordings from the store and versions it was trained on, and "
             "write results.json and report.html: metrics with bootstrap intervals, the difference "
             "from the motion floor (or another model), curves, and a timeline of each "
             "recording.\n\n"
             "examples:\n"
-            "  jobs/evaluate.py --model models:/ped2@champion --out report\n"
-            "  jobs/evaluate.py --model models:/ped2/4 --against models:/ped2/3"
+            f"  {prog} --model models:/ped2@champion --out report\n"
+            f"  {prog} --model models:/ped2/4 --against models:/ped2/3"
         ),
         arguments=arguments,
     )
@@ -136,72 +144,98 @@ def evaluate(arguments: Arguments = None) -> int:
 
 
 def promote(
-    model: Word,
+    model: Model,
     margin: float = 0.0,
     tracking_uri: str = "sqlite:///mlflow.db",
+    dry_run: bool = False,
 ) -> int:
     """Make a registered model version the champion, if it proves itself.
 
-    The version must load in a clean process, give again the metrics it was registered with, and
-    beat the present champion (the motion floor, where there is none) by more than the margin.
+    The version must give again the metrics it was registered with, load in a clean process from
+    its own wheel, and beat the present champion (the motion floor, where there is none) by more
+    than the margin. Exits with 1 where it does not.
+
+    example: jobs/promote.py ped2 --margin 0.01
 
     Args:
         model: models:/NAME/VERSION, or NAME for its newest version.
-        margin: the lower end of the interval of the difference must lie above this.
+        margin: the whole interval of the difference must lie beyond this.
         tracking_uri: MLflow server or database.
+        dry_run: run every check, and change nothing.
     """
     from outspike.registry.promote import promote as gate
 
-    promotion = gate(tracking_uri, model, margin=margin)
+    promotion = gate(tracking_uri, model, margin=margin, dry_run=dry_run)
     print(promotion.table())
     return app.DONE if promotion.passed else app.FAILED
 
 
-def predict(arguments: Arguments = None) -> int:
+def predict(arguments: Arguments = None, prog: str = "jobs/predict.py") -> int:
     """Score recordings with a registered model."""
-    from outspike.predict.run import predict as run
     from outspike.recipes import PREDICT_RECIPES
 
     config = app.choose_config(
         PREDICT_RECIPES,
         default="miniature",
-        prog="jobs/predict.py",
+        prog=prog,
         description=(
             "Score a recording, a folder or an S3 prefix with a registered model. Writes per "
             "recording a table (.csv), the intervals above the threshold (.json), the score curve "
             "(.png) and an overlay (.mp4).\n\n"
             "example:\n"
-            "  jobs/predict.py --model models:/ped2@champion --input my-videos --out scores"
+            f"  {prog} --model models:/ped2@champion --input my-videos --out scores"
         ),
         arguments=arguments,
     )
-    result = run(config)
+    from outspike.predict import run  # after the arguments: it loads torch
+
+    if config.dry_run:
+        print(app.table(run.describe(config)))
+        return app.DONE
+    result = run.predict(config)
     print(result.table())
     return app.QUARANTINED if result.bad_share > config.max_bad_share else app.DONE
 
 
 def store(
     action: Annotated[Literal["ls", "show", "digest", "fsck"], tyro.conf.Positional],
-    url: Word,
-    feature_set: str | None = None,
+    url: Url,
+    feature_set: Name = "",
+    version: int | None = None,
 ) -> int:
     """Look into a feature store, or check every byte of it.
 
+    examples: outspike store ls outspike-data/store; outspike store show URL event-pyramid
+
     Args:
-        action: ls lists feature sets, show describes one, digest prints the order-independent
-            digest of all features, fsck verifies checksums, tiling and orphans.
+        action: ls lists feature sets, show describes one of them, digest prints the
+            order-independent digest of all features, fsck verifies checksums, tiling and orphans
+            and exits with 1 where something is not intact.
         url: the store, a local folder or s3:// address.
-        feature_set: name or address of one feature set; all of them where it is left out.
+        feature_set: of show: name, address or beginning of the fingerprint.
+        version: version of the catalog; the newest where it is left out.
     """
+    if bool(feature_set) != (action == "show"):
+        raise ConfigError(
+            "outspike store show URL FEATURE_SET describes one feature set; ls, digest and fsck "
+            "take the store alone."
+        )
     from outspike.store import cli as tools
 
-    text, code = getattr(tools, action)(url, *([feature_set] if feature_set else []))
+    if action == "show":
+        text, code = tools.show(url, feature_set, version=version)
+    else:
+        text, code = {"ls": tools.ls, "digest": tools.digest, "fsck": tools.fsck}[action](
+            url, version=version
+        )
     print(text)
-    return int(code)
+    return code
 
 
-def datasets(name: Word = "", root: str = "", split: str = "official") -> int:
+def datasets(name: Name = "", root: str = "", split: str = "official") -> int:
     """List the known data sets, or say what is found and missing of one.
+
+    example: outspike datasets shanghaitech --root /data/shanghaitech --split as-trained
 
     Args:
         name: a data set; all are listed where it is left out.
@@ -214,6 +248,8 @@ def datasets(name: Word = "", root: str = "", split: str = "official") -> int:
         for known, source in DATASETS.items():
             print(f"{known:<16} {source.summary} (splits: {', '.join(source.splits)})")
         return app.DONE
+    if not root:
+        raise ConfigError(f"outspike datasets {name} --root FOLDER: say where its files lie.")
     manifest = load(name, root, split)
     parts = Counter((r.split, r.modality, r.label) for r in manifest.recordings)
     for (part, modality, label), count in sorted(parts.items(), key=str):
@@ -225,26 +261,45 @@ def datasets(name: Word = "", root: str = "", split: str = "official") -> int:
     return app.DONE
 
 
-def probe(file: Word, as_json: Annotated[bool, tyro.conf.arg(name="json")] = False) -> int:
-    """Say what a video file is, from its header and from decoding it.
+def video_probe(file: File, as_json: Json = False) -> int:
+    """Say what a video is: codec, size, turn, frame rate, streams.
+
+    example: outspike video probe s3://bucket/door.mp4 --json
 
     Args:
         file: local path or s3:// address.
         as_json: print JSON instead of a table.
     """
-    from outspike.video.probe import probe as look
+    from outspike.video.probe import probe
 
-    info = look(file)
-    document = {key: getattr(info, key) for key in info.__dataclass_fields__}
+    info = probe(file)
+    return _show({**asdict(info), "display_size": info.display_size}, as_json)
+
+
+def events_info(file: File, as_json: Json = False) -> int:
+    """Say what an event recording is: format, sensor size, recorded start and length.
+
+    example: outspike events info door.raw --json
+
+    Args:
+        file: local path or s3:// address.
+        as_json: print JSON instead of a table.
+    """
+    from outspike.events.reader import open_events
+
+    return _show(asdict(open_events(file).info), as_json)
+
+
+def _show(facts: dict[str, object], as_json: bool) -> int:
     if as_json:
-        print(json.dumps({key: _plain(value) for key, value in document.items()}, indent=1))
+        print(json.dumps({key: _plain(value) for key, value in facts.items()}, indent=1))
     else:
-        print(app.table(list(document.items())))
+        print(app.table([(key, _told(value)) for key, value in facts.items()]))
     return app.DONE
 
 
 def demo(folder: str = "outspike-data", report: str = "outspike-report") -> int:
-    """Generate, extract, train, evaluate, register, promote and predict, on miniature data.
+    """Generate, extract, train, evaluate, promote and predict, on generated recordings.
 
     Args:
         folder: where data, store and runs go.
@@ -256,11 +311,21 @@ def demo(folder: str = "outspike-data", report: str = "outspike-report") -> int:
 
 
 def _plain(value: object) -> object:
-    return value if isinstance(value, int | float | str | bool | None) else str(value)
+    return list(value) if isinstance(value, tuple) else _text_of_ratio(value)
+
+
+def _text_of_ratio(value: object) -> object:
+    return str(value) if isinstance(value, Fraction) else value
+
+
+def _told(value: object) -> object:
+    if isinstance(value, tuple):
+        return "x".join(map(str, value))
+    return "not told" if value is None else value
 
 
 #: Commands whose options are those of a recipe.
-_JOBS: dict[str, Callable[[Arguments], int]] = {
+_JOBS: dict[str, Callable[[Arguments, str], int]] = {
     "extract": extract,
     "train": train,
     "tune": tune,
@@ -272,26 +337,35 @@ _TOOLS: dict[str, Callable[..., int]] = {
     "promote": promote,
     "store": store,
     "datasets": datasets,
-    "probe": probe,
+    "video probe": video_probe,
+    "events info": events_info,
 }
+_ORDER = (
+    *("demo", "datasets", "extract", "train", "tune", "evaluate", "promote", "predict"),
+    *("store", "video probe", "events info"),
+)
 
 
 def main() -> None:
     """Entry point of the console script."""
     given = sys.argv[1:]
-    if given and given[0] in _JOBS:
-        app.run_job(lambda: _JOBS[given[0]](given[1:]))
-    if given and given[0] in _TOOLS:
-        tool = _TOOLS[given[0]]
-        app.run_job(lambda: tyro.cli(tool, prog=f"outspike {given[0]}", args=given[1:]))
-    _usage(failed=bool(given) and given[0] not in ("-h", "--help"))
+    for words in (1, 2):
+        name, rest = " ".join(given[:words]), given[words:]
+        prog = f"outspike {name}"
+        if name in _JOBS:
+            app.run_job(partial(_JOBS[name], rest, prog))
+        if name in _TOOLS:
+            app.run_job(partial(tyro.cli, _TOOLS[name], prog=prog, args=rest))
+    _usage(given)
 
 
-def _usage(*, failed: bool) -> None:
-    lines = ["usage: outspike COMMAND [OPTIONS]", ""]
+def _usage(given: Sequence[str]) -> None:
     commands: dict[str, Callable[..., int]] = {**_TOOLS, **_JOBS}
-    for name, command in commands.items():
-        lines.append(f"  {name:<10} {(command.__doc__ or '').splitlines()[0]}")
-    lines += ["", "outspike COMMAND --help tells each one's options."]
-    print("\n".join(lines), file=sys.stderr if failed else sys.stdout)
-    sys.exit(app.BAD_USAGE if failed else app.DONE)
+    lines = ["usage: outspike COMMAND [OPTIONS]", ""]
+    lines += [f"  {n:<12} {(commands[n].__doc__ or '').splitlines()[0]}" for n in _ORDER]
+    lines += ["", "outspike COMMAND --help tells each one's options, with examples."]
+    asked = not given or given[0] in ("-h", "--help")
+    if not asked:
+        lines.insert(0, f"outspike: there is no command {' '.join(given[:2])!r}")
+    print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
+    sys.exit(app.DONE if asked else app.BAD_USAGE)
