@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from fractions import Fraction
 
 import numpy as np
@@ -72,7 +73,7 @@ def test_a_crash_is_an_error_not_a_death(noisy_video):
     with IsolatedVideo(noisy_video, timeout_s=60, memory_mb=1000) as video:
         chunks = video.chunks(4)
         assert next(chunks).start == 0
-        os.kill(video._process.pid, signal.SIGSEGV)
+        os.kill(video.pid, signal.SIGSEGV)
         with pytest.raises(MediaError, match="signal 11") as caught:
             list(chunks)
     assert caught.value.reason == "crashed"
@@ -83,10 +84,76 @@ def test_leaving_early_ends_the_child(noisy_video):
     before = set(os.listdir("/proc/self/fd"))
     with IsolatedVideo(noisy_video, timeout_s=60, memory_mb=1000) as video:
         next(video.chunks(2))
-        pid = video._process.pid
+        pid = video.pid
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert set(os.listdir("/proc/self/fd")) <= before
+
+
+def _decode_whole(url, **limits):
+    """Decode all of a video and tell which process did it."""
+    with IsolatedVideo(url, **({"timeout_s": 60, "memory_mb": 1000} | limits)) as video:
+        return video.pid, sum(len(chunk.frames) for chunk in video.chunks())
+
+
+def test_a_child_that_did_well_is_used_again(noisy_video):
+    """Starting an interpreter costs as much as decoding a short recording."""
+    assert len({_decode_whole(noisy_video) for _ in range(3)}) == 1
+
+
+def test_a_child_is_not_used_again_after_a_fault(noisy_video, tmp_path):
+    """Whatever a bad file did to the decoder, the next recording does not see it."""
+    text = tmp_path / "notes.mp4"
+    text.write_text("these are minutes of a meeting")
+    pid, _ = _decode_whole(noisy_video)
+    with pytest.raises(MediaError):
+        _decode_whole(str(text))
+    again, num_frames = _decode_whole(noisy_video)
+    assert (again != pid, num_frames) == (True, 40)
+
+
+def test_a_child_with_little_room_left_is_not_used_again(tmp_path):
+    """Memory that one recording leaves mapped is never charged to the next."""
+    path = str(tmp_path / "large.mp4")
+    large = np.zeros((1080, 1920, 3), dtype=np.uint8)
+    write_mp4(path, [large] * 3, fps=Fraction(25), preset="ultrafast")
+    for memory_mb in range(20, 400, 20):
+        with suppress(MediaError):
+            pid, _ = _decode_whole(path, memory_mb=memory_mb)
+            break
+    assert _decode_whole(path)[0] != pid
+
+
+def test_a_kept_child_that_was_killed_is_replaced(noisy_video):
+    """The system may take an idle process at any time."""
+    pid, _ = _decode_whole(noisy_video)
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(0.2)
+    assert _decode_whole(noisy_video)[1] == 40
+
+
+def test_another_folder_or_setting_takes_another_child(noisy_video, tmp_path, monkeypatch):
+    """Relative addresses and credentials mean what they mean now, not when a child began."""
+    pids = [_decode_whole(noisy_video)[0]]
+    monkeypatch.setenv("AWS_REGION", "elsewhere")
+    pids.append(_decode_whole(noisy_video)[0])
+    monkeypatch.chdir(tmp_path)
+    pids.append(_decode_whole(noisy_video)[0])
+    assert len(set(pids)) == 3
+
+
+def test_every_video_gets_processor_time_of_its_own(noisy_video):
+    """The limit is that of the recording, whatever the process was asked for before."""
+    pids, limits = set(), []
+    for timeout_s in (300, 20):
+        with IsolatedVideo(noisy_video, timeout_s=timeout_s, memory_mb=1000) as video:
+            with open(f"/proc/{video.pid}/limits") as file:
+                soft = next(line.split()[3] for line in file if line.startswith("Max cpu time"))
+            limits.append(int(soft))
+            pids.add(video.pid)
+            list(video.chunks())
+    assert len(pids) == 1
+    assert limits[0] > 300 > 60 > limits[1] > 20
 
 
 def test_threads_can_decode_at_once(noisy_video):

@@ -1,10 +1,14 @@
 """Decode where a bad container cannot take the worker down.
 
-A fresh child interpreter (no fork of a threaded parent, nothing shared) decodes one recording and
-writes its frames into a pipe; a hang, a crash or runaway memory ends the child and becomes a
+A child interpreter of its own (no fork of a threaded parent, nothing shared) decodes a recording
+and writes its frames into a pipe; a hang, a crash or runaway memory ends it and becomes a
 :class:`~outspike.errors.MediaError`. While the caller works on a chunk the child decodes the next.
+
+A child that decoded a recording to its end without a fault is kept for the next one: starting an
+interpreter takes about as long as decoding a few hundred small frames.
 """
 
+import atexit
 import fcntl
 import json
 import math
@@ -13,11 +17,13 @@ import select
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +35,8 @@ from outspike.video.probe import VideoInfo
 from outspike.video.worker import END, ERROR, FRAME, HEADER, INFO
 
 _PIPE_BYTES = 1 << 20
+#: Children kept for further videos, about 50 MB each.
+_MAX_IDLE = 2
 _SOURCE_ROOT = str(Path(outspike.__file__).parents[1])
 
 
@@ -50,7 +58,7 @@ def decode_isolated(
 class IsolatedVideo:
     """A video opened in a child process; ``info`` is known before any frame is asked for.
 
-    Use as a context manager: leaving it ends the child.
+    Use as a context manager: leaving it before the last frame ends the child.
     """
 
     info: VideoInfo
@@ -63,8 +71,10 @@ class IsolatedVideo:
         self.url = url
         self._timeout_s = timeout_s
         self._left_s = timeout_s
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
-        self._process, self._pipe = self._start(memory_mb)
+        self._is_fit = False
+        self._child: _Child | None = _child_with(
+            {"url": url, "memory_mb": memory_mb, "cpu_seconds": math.ceil(timeout_s) + 1}
+        )
         try:
             self.info = self._receive_info()
         except BaseException:
@@ -76,11 +86,10 @@ class IsolatedVideo:
         return in_chunks(((self.info, frame) for frame in self._frames()), chunk_frames)
 
     def close(self) -> None:
-        """End the child if it still runs, and free what it held."""
-        self._process.kill()
-        self._process.wait()
-        os.close(self._pipe)
-        self._errors.close()
+        """Let go of the child: kept for the next video if this one ended well, else ended."""
+        child, self._child = self._child, None
+        if child is not None:
+            _release(child, keep=self._is_fit)
 
     def __enter__(self) -> Self:
         return self
@@ -93,37 +102,19 @@ class IsolatedVideo:
     ) -> None:
         self.close()
 
-    def _start(self, memory_mb: int) -> "tuple[subprocess.Popen[bytes], int]":
-        receiving, sending = os.pipe()
-        fcntl.fcntl(receiving, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        os.set_blocking(receiving, False)
-        paths = [_SOURCE_ROOT, os.environ.get("PYTHONPATH", "")]
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(path for path in paths if path),
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",  # each of its threads reserves address space
-        }
-        command = [sys.executable, "-X", "faulthandler", "-m", "outspike.video.worker"]
-        limits = [str(memory_mb), str(math.ceil(self._timeout_s) + 1)]
-        try:
-            process = subprocess.Popen(
-                [*command, str(sending), self.url, *limits],
-                pass_fds=[sending],
-                stdin=subprocess.DEVNULL,
-                stdout=self._errors,
-                stderr=self._errors,
-                env=environment,
-            )
-        except BaseException:
-            os.close(receiving)
-            raise
-        finally:
-            os.close(sending)
-        return process, receiving
+    @property
+    def pid(self) -> int:
+        """Process id of the child."""
+        return self._required().process.pid
+
+    def _required(self) -> "_Child":
+        if self._child is None:
+            raise ValueError(f"{self.url}: this video is closed.")
+        return self._child
 
     def _receive_info(self) -> VideoInfo:
         kind, _, _, length = self._header()
-        if kind != INFO:
+        if kind != INFO:  # also an end without any frame, which the decoder tells as an error
             raise self._crashed()
         return VideoInfo.from_json(self._read(np.empty(length, dtype=np.uint8)).tobytes().decode())
 
@@ -131,6 +122,7 @@ class IsolatedVideo:
         while True:
             kind, height, width, _ = self._header()
             if kind == END:
+                self._is_fit = bool(height)
                 return
             if kind != FRAME:
                 raise self._crashed()
@@ -150,7 +142,7 @@ class IsolatedVideo:
         rest = array.data.cast("B")
         while rest:
             self._wait()
-            got = os.readv(self._pipe, [rest])
+            got = os.readv(self._required().pipe, [rest])
             if got == 0:
                 raise self._crashed()
             rest = rest[got:]
@@ -159,7 +151,7 @@ class IsolatedVideo:
     def _wait(self) -> None:
         began = time.monotonic()
         poll = select.poll()  # select() refuses descriptors above 1023, which a busy actor has
-        poll.register(self._pipe, select.POLLIN)
+        poll.register(self._required().pipe, select.POLLIN)
         ready = poll.poll(max(self._left_s, 0) * 1000)
         self._left_s -= time.monotonic() - began
         if not ready:
@@ -170,9 +162,10 @@ class IsolatedVideo:
             )
 
     def _crashed(self) -> MediaError:
-        code = self._process.wait()
-        self._errors.seek(0)
-        said = self._errors.read().decode(errors="replace").strip().splitlines()
+        child = self._required()
+        code = child.process.wait()
+        child.errors.seek(0)
+        said = child.errors.read().decode(errors="replace").strip().splitlines()
         if said and said[-1].startswith("MemoryError"):
             return MediaError(f"{self.url}: decoding ran out of memory.", reason="memory")
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
@@ -181,3 +174,103 @@ class IsolatedVideo:
             f"{self.url}: the decoder ended with {how}{detail}; leave the recording out.",
             reason="crashed",
         )
+
+
+# ------------------------------------------------------------------------------- the children
+
+
+class _Child:
+    """One process of :mod:`outspike.video.worker` and our ends of its pipes."""
+
+    def __init__(self) -> None:
+        self.surroundings = _surroundings()
+        self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
+        self.pipe, sending = os.pipe()
+        fcntl.fcntl(self.pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        os.set_blocking(self.pipe, False)
+        paths = [_SOURCE_ROOT, os.environ.get("PYTHONPATH", "")]
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",  # each of its threads reserves address space
+        }
+        command = [sys.executable, "-X", "faulthandler", "-m", "outspike.video.worker"]
+        try:
+            self.process: subprocess.Popen[bytes] = subprocess.Popen(
+                [*command, str(sending)],
+                pass_fds=[sending],
+                stdin=subprocess.PIPE,
+                stdout=self.errors,
+                stderr=self.errors,
+                env=environment,
+            )
+        except BaseException:
+            os.close(self.pipe)
+            self.errors.close()
+            raise
+        finally:
+            os.close(sending)
+
+    def ask(self, request: dict[str, Any]) -> bool:
+        """Hand over a request; False where the process has ended meanwhile."""
+        assert self.process.stdin is not None
+        self.errors.seek(0)  # what it said during an earlier video does not explain this one
+        self.errors.truncate()
+        try:
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            return False
+        return True
+
+    def end(self) -> None:
+        """End the process if it still runs, and free what it held."""
+        assert self.process.stdin is not None
+        self.process.kill()
+        self.process.wait()
+        with suppress(BrokenPipeError):  # a request it never took
+            self.process.stdin.close()
+        os.close(self.pipe)
+        self.errors.close()
+
+
+_idle: list[_Child] = []
+_idle_lock = threading.Lock()
+
+
+def _surroundings() -> tuple[int, str, dict[str, str]]:
+    """What a child inherits; with another process, folder or setting it takes another child."""
+    return os.getpid(), os.readlink("/proc/self/cwd"), dict(os.environ)
+
+
+def _child_with(request: dict[str, Any]) -> _Child:
+    """A child that has been given the request: one kept from an earlier video, else a new one."""
+    now = _surroundings()
+    while (child := _take()) is not None:
+        if child.surroundings == now and child.ask(request):
+            return child
+        child.end()
+    child = _Child()
+    child.ask(request)  # had it ended already, the first read tells how
+    return child
+
+
+def _take() -> _Child | None:
+    with _idle_lock:
+        return _idle.pop() if _idle else None
+
+
+def _release(child: _Child, *, keep: bool) -> None:
+    if keep:
+        with _idle_lock:
+            if len(_idle) < _MAX_IDLE:
+                _idle.append(child)
+                return
+    child.end()
+
+
+@atexit.register
+def _end_idle() -> None:
+    while (child := _take()) is not None:
+        if child.surroundings[0] == os.getpid():  # after a fork they are the parent's
+            child.end()

@@ -1,10 +1,11 @@
-"""The child process of :mod:`outspike.video.isolate`: decodes one video into a pipe.
+"""The child process of :mod:`outspike.video.isolate`: decodes videos into a pipe, one at a time.
 
-Run as ``python -m outspike.video.worker FD URL MEMORY_MB CPU_SECONDS``. It imports numpy and PyAV
-only, so that it starts in about a fifth of a second.
+Run as ``python -m outspike.video.worker FD``; every line on standard input is a request, the end of
+input its end. It imports numpy and PyAV only, so that it starts in about a fifth of a second.
 """
 
 import json
+import math
 import os
 import resource
 import struct
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from outspike.errors import MediaError
 from outspike.video.decode import decode_frames
 
-#: kind, height, width, payload bytes
+#: kind, height, width, payload bytes; with END, height is 1 where another request is welcome
 HEADER = struct.Struct("<4sIIQ")
 #: A picture of 8192x4320 in 4:2:0; no single buffer of a decoder is larger.
 _LARGE_BUFFER = 54_000_000
@@ -25,39 +26,56 @@ INFO, FRAME, END, ERROR = b"INFO", b"FRAM", b"END ", b"ERR "
 
 
 def main(arguments: list[str]) -> int:
-    """Decode ``URL`` to file descriptor ``FD``; every outcome but a crash is told through it."""
-    descriptor, url, memory_mb, cpu_seconds = arguments
-    limit_resources(int(memory_mb), int(cpu_seconds))
-    with os.fdopen(int(descriptor), "wb", buffering=0) as pipe:
-        try:
-            num_frames = _send_frames(pipe.fileno(), url)
-        except (MediaError, MemoryError) as error:
-            if isinstance(error, MediaError) and not _near_memory_limit():
-                _send_error(pipe.fileno(), error.reason, str(error))
+    """Answer requests through file descriptor ``FD``; every outcome but a crash is told so."""
+    bare = _address_space()
+    with os.fdopen(int(arguments[0]), "wb", buffering=0) as pipe:
+        for line in sys.stdin:
+            request = json.loads(line)
+            limit_resources(bare, request["memory_mb"], request["cpu_seconds"])
+            if not _answer(pipe.fileno(), request["url"], bare, request["memory_mb"]):
                 return 0
-            message = f"{url}: decoding needs more than the {memory_mb} MB allowed."
-            _send_error(pipe.fileno(), "memory", message)
-        except BrokenPipeError:  # the reader went away: nobody is left to tell
-            return 1
-        else:
-            _send(pipe.fileno(), END, num_frames, 0)
     return 0
 
 
-def limit_resources(memory_mb: int, cpu_seconds: int) -> None:
-    """Bound what this process may add to its present address space, and its processor time.
+def _answer(descriptor: int, url: str, bare: int, memory_mb: int) -> bool:
+    """Decode one video; returns whether this process is fit for another."""
+    try:
+        _send_frames(descriptor, url)
+    except (MediaError, MemoryError) as error:
+        if isinstance(error, MediaError) and not _near_memory_limit():
+            _send_error(descriptor, error.reason, str(error))
+            return False
+        message = f"{url}: decoding needs more than the {memory_mb} MB allowed."
+        _send_error(descriptor, "memory", message)
+        return False
+    except BrokenPipeError:  # the reader went away: nobody is left to tell
+        return False
+    # What stays mapped would be missing to the next video.
+    is_fit = _address_space() - bare < memory_mb * 1_000_000 // 4 and not _near_memory_limit()
+    _send(descriptor, END, int(is_fit), 0)
+    return is_fit
+
+
+def limit_resources(bare: int, memory_mb: int, cpu_seconds: int) -> None:
+    """Bound what this process may add to ``bare`` bytes of address space, and its processor time.
 
     The processor limit ends a decoder that loops after its parent was killed.
     """
+    _set_soft_limit(resource.RLIMIT_AS, bare + memory_mb * 1_000_000)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _set_soft_limit(resource.RLIMIT_CPU, cpu_seconds + math.ceil(used.ru_utime + used.ru_stime))
+
+
+def _set_soft_limit(kind: int, wanted: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    resource.setrlimit(
+        kind, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+    )
+
+
+def _address_space() -> int:
     with open("/proc/self/statm") as statm:
-        present = int(statm.read().split()[0]) * resource.getpagesize()
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = present + memory_mb * 1_000_000
-    soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    soft = cpu_seconds if hard == resource.RLIM_INFINITY else min(cpu_seconds, hard)
-    resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
+        return int(statm.read().split()[0]) * resource.getpagesize()
 
 
 def _near_memory_limit() -> bool:
@@ -68,15 +86,14 @@ def _near_memory_limit() -> bool:
     return soft != resource.RLIM_INFINITY and peak > soft - _LARGE_BUFFER
 
 
-def _send_frames(descriptor: int, url: str) -> int:
-    num_frames = 0
+def _send_frames(descriptor: int, url: str) -> None:
+    is_first = True
     for info, frame in decode_frames(url):
-        if num_frames == 0:
+        if is_first:
             _send(descriptor, INFO, 0, 0, info.to_json().encode())
         height, width, _ = frame.shape
         _send(descriptor, FRAME, height, width, _bytes_of(frame))
-        num_frames += 1
-    return num_frames
+        is_first = False
 
 
 def _bytes_of(frame: NDArray[np.uint8]) -> memoryview:
