@@ -9,6 +9,7 @@ import dataclasses
 import json
 import logging
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -187,6 +188,8 @@ def _set_defaults() -> None:
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the other one prints at any verbosity
     logging.getLogger("optuna").setLevel(logging.WARNING)
+    # A restored trial reports its evaluations once more; Optuna keeps the first of each.
+    warnings.filterwarnings("ignore", "The reported value is ignored", module="optuna")
 
 
 def _tuner(config: TuneConfig, space: dict[str, Any], parent: RunLogger) -> tune.Tuner:
