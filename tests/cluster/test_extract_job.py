@@ -59,12 +59,18 @@ def _run(
     )
 
 
+def _strangers(said: str) -> list[str]:
+    """Lines that somebody else than this package wrote."""
+    return [line for line in said.splitlines() if " outspike." not in line]
+
+
 @pytest.fixture(scope="module")
 def undisturbed(repository: Path, few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("undisturbed") / "store"
     done = _run(repository, few, store)
     assert done.returncode == 0, done.stderr
     assert "new 6" in done.stdout
+    assert _strangers(done.stderr) == [], "only our own lines reach the screen"
     return store
 
 
@@ -125,6 +131,105 @@ def test_a_killed_job_goes_on_where_it_was(
     assert f"done {catalogued}   new {6 - catalogued}" in output
     expected = FeatureStore.open(str(undisturbed)).digest()
     assert FeatureStore.open(str(store)).digest() == expected
+
+
+def _start(
+    repository: Path, root: Path, store: Path, *more: str, errors: Path
+) -> "subprocess.Popen[str]":
+    """The job in a session of its own, as a terminal would run it."""
+    with errors.open("w") as file:
+        return subprocess.Popen(
+            _command(repository, root, store, *more),
+            env=_environment(repository),
+            stdout=subprocess.PIPE,
+            stderr=file,
+            text=True,
+            start_new_session=True,
+        )
+
+
+def _actor_at_work(driver: int) -> int:
+    """Process id of the actor of this driver, once it decodes a recording."""
+    until = time.monotonic() + _TIMEOUT_S
+    while time.monotonic() < until:
+        parents, titles = _processes()
+        for pid, title in titles.items():
+            if "outspike.video.worker" in title and driver in _ancestors(pid, parents):
+                return parents[pid]
+        time.sleep(0.05)
+    raise AssertionError("no recording was decoded in time")
+
+
+def _processes() -> tuple[dict[int, int], dict[int, str]]:
+    """Parent and command line of every process."""
+    parents, titles = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            status = (folder / "stat").read_text()
+            titles[int(folder.name)] = (folder / "cmdline").read_text()
+        except OSError:  # it has ended
+            continue
+        parents[int(folder.name)] = int(status.rpartition(")")[2].split()[1])
+    return parents, titles
+
+
+def _ancestors(pid: int, parents: dict[int, int]) -> list[int]:
+    found = []
+    while pid := parents.get(pid, 0):
+        found.append(pid)
+    return found
+
+
+def test_an_actor_that_is_killed_changes_nothing(
+    repository: Path, few: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    """Its recordings are done again by another, in the same job, with the same bytes."""
+    store, errors = tmp_path / "store", tmp_path / "errors"
+    process = _start(repository, few, store, "--segment-seconds", "0.1", errors=errors)
+    actor = _actor_at_work(process.pid)
+    time.sleep(0.7)
+    os.kill(actor, signal.SIGKILL)
+    output, _ = process.communicate(timeout=_TIMEOUT_S)
+    assert process.returncode == 0, errors.read_text()
+    assert "new 6" in output
+    expected = FeatureStore.open(str(undisturbed)).digest()
+    assert FeatureStore.open(str(store)).digest() == expected
+
+
+@pytest.mark.slow
+def test_an_interrupted_job_says_so_and_goes_on_later(
+    repository: Path, few: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    """Control-C: exit code 130, one line, nothing lost that was committed."""
+    store, errors = tmp_path / "store", tmp_path / "errors"
+    process = _start(repository, few, store, "--segment-seconds", "0.1", errors=errors)
+    _actor_at_work(process.pid)
+    time.sleep(3)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=_TIMEOUT_S)
+    said = errors.read_text()
+    assert process.returncode == 130, said
+    assert said.splitlines()[-1].endswith("run the same command again to go on where it stopped")
+    assert _strangers(said) == []
+    catalogued = len(FeatureStore.open(str(store)).extents) // 3
+    done = _run(repository, few, store)
+    assert f"done {catalogued}   new {6 - catalogued}" in done.stdout
+    expected = FeatureStore.open(str(undisturbed)).digest()
+    assert FeatureStore.open(str(store)).digest() == expected
+
+
+def test_a_store_that_cannot_be_written_is_one_line_and_exit_code_1(
+    repository: Path, few: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    FeatureStore.create(str(store))
+    (store / "features").write_text("a file where a folder should be")
+    done = _run(repository, few, store)
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if " ERROR " in line]
+    assert str(store) in line
+    assert "Traceback" not in done.stderr
+    assert len(FeatureStore.open(str(store)).extents) == 0
 
 
 @pytest.mark.slow

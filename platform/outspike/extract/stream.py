@@ -33,18 +33,29 @@ def messages_of(
         target=_feed, args=(config, items, messages), name="ray-data", daemon=True
     )
     feeder.start()
+    try:
+        while (message := _next(messages, meanwhile)) is not None:
+            yield message
+    except BaseException:
+        # The feeder lives until Ray goes away under it, and Ray Data would tell that at length.
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL + 1)
+        raise
+    feeder.join()
+
+
+def _next(
+    messages: "queue.Queue[Message | BaseException | None]", meanwhile: Callable[[], None]
+) -> Message | None:
+    """The next message, or None at the end."""
     while True:
         meanwhile()
         try:
             message = messages.get(timeout=_POLL_S)
         except queue.Empty:
             continue
-        if message is None:
-            break
         if isinstance(message, BaseException):
             raise message
-        yield message
-    feeder.join()
+        return message
 
 
 def _feed(
