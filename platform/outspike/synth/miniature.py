@@ -33,7 +33,7 @@ from outspike.video.write import write_mp4
 DATASET = "miniature"
 
 #: Raised whenever the same settings give other recordings.
-FORMAT = 1
+FORMAT = 2
 
 #: Columns of ``labels.csv``. ``label`` is 1 for anomalous; ``intervals`` holds half-open anomalous
 #: frames as ``start:stop`` joined by ``;``; ``fps`` is an exact ratio; ``scene`` is shared by the

@@ -12,7 +12,7 @@ WIDTH, HEIGHT = 160, 120
 _NUM_NOISE_FIELDS = 16
 
 #: Largest share by which flickering lamps change the light.
-LAMP_FLICKER = 0.075
+LAMP_FLICKER = 0.03
 
 Rng = np.random.Generator
 
@@ -172,6 +172,33 @@ def person(rng: Rng) -> list[Sprite]:
         cover[9:, 3 - stride // 2] = cover[9:, 3 + stride // 2] = 1
         phases.append(Sprite.of(colour, _soften(cover)))
     return phases
+
+
+def flailing(rng: Rng) -> list[Sprite]:
+    """Four phases of somebody who runs or fidgets: arms thrown about, legs wide, coat flying."""
+    coat, trousers = rng.choice([25.0, 230.0], 2)
+    phases = []
+    for arms, stride, is_open in ((2, 4, 0), (5, 1, 1), (8, 4, 0), (4, 2, 1)):
+        colour = np.empty((16, 13, 3), dtype=np.float32)
+        cover = np.zeros((16, 13), dtype=np.float32)
+        colour[:5], colour[5:11], colour[11:] = (205, 165, 140), coat, trousers
+        if is_open:
+            colour[5:11, 5:8] = 255 - coat
+        cover[1:5, 5:8] = cover[5:11, 4:9] = 1
+        cover[arms : arms + 2, 0:4] = cover[10 - arms : 12 - arms, 9:13] = 1
+        cover[11:, 6 - stride : 8 - stride] = cover[11:, 5 + stride : 7 + stride] = 1
+        phases.append(Sprite.of(colour, _soften(cover)))
+    return phases
+
+
+def cyclist(rng: Rng) -> Sprite:
+    """Somebody on a bicycle, who hardly moves against it."""
+    colour = np.empty((14, 14, 3), dtype=np.float32)
+    cover = np.zeros((14, 14), dtype=np.float32)
+    colour[:3], colour[3:8], colour[8:] = (205, 165, 140), rng.uniform(20, 235, 3), 30.0
+    cover[:3, 6:9] = cover[3:8, 5:10] = cover[8:10, 3:11] = 1
+    cover[9:14, 1:5] = cover[9:14, 9:13] = 0.8
+    return Sprite.of(colour, cover)
 
 
 def vehicle(rng: Rng, *, length: int, height: int = 11) -> Sprite:

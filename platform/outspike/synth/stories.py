@@ -1,7 +1,8 @@
 """What happens in a miniature scene: everyday traffic, and four kinds of anomaly.
 
-Everyday scenes have fast motion too (cars, people who run with the flow, a swaying tree, clouds),
-so that the amount of motion alone says little; place, direction and flicker tell the anomalies.
+Everyday scenes have fast motion too (cars, cyclists, vans on the forecourt, a mower on the verge, a
+swaying tree, flickering lamps), and in every place, so that neither the amount of motion nor its
+place says much. Everyday things move steadily; the anomalies start, stop, scatter and flicker.
 """
 
 from collections.abc import Callable
@@ -10,12 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from outspike.synth.scene import (
+    HEIGHT,
     WIDTH,
     Actor,
     Layout,
     Rng,
     Sprite,
+    cyclist,
     debris,
+    flailing,
     flame,
     glow,
     person,
@@ -73,18 +77,20 @@ def collision(layout: Layout, num_frames: int, rng: Rng) -> Story:
 
 
 def against_the_flow(layout: Layout, num_frames: int, rng: Rng) -> Story:
-    """Somebody runs along the verge of the road, against the flow, weaving."""
+    """Somebody darts along the verge of the road, against the flow, weaving."""
     speed = rng.uniform(1.5, 2.1)
     start, stop = _when(num_frames, rng, round((WIDTH + 14) / speed))
     weave = rng.uniform(9, 15)
-    runner = _walker(
-        rng,
-        start,
-        lambda age: layout.verge + 5 + 5 * np.sin(age / weave * 2 * np.pi),
-        direction=-layout.flow,
-        speed=speed,
-        step_frames=2,
-    )
+    phases, begin = flailing(rng), -7.0 if layout.flow < 0 else WIDTH + 7.0
+
+    def place(frame: int) -> tuple[float, float] | None:
+        if not start <= frame < stop:
+            return None
+        way = _in_bursts(frame - start)
+        y = layout.verge + 3 + 6 * np.sin(way / weave * 2 * np.pi)
+        return begin - layout.flow * speed * way, y
+
+    runner = Actor(place=place, look=lambda frame: phases[_in_bursts(frame - start) // 2 % 4])
     others = _traffic(layout, num_frames, rng)
     return Story(actors=(*others, runner), intervals=((start, stop),))
 
@@ -94,9 +100,11 @@ def fire(layout: Layout, num_frames: int, rng: Rng) -> Story:
     start, stop = _when(num_frames, rng, 60, 110)
     x = layout.bin_x + rng.uniform(-5, 5)
     y = 0.5 * (layout.forecourt + layout.walkway) + rng.uniform(-3, 1)
-    largest = rng.uniform(10, 14)
+    largest = rng.uniform(13, 17)
     sizes = largest * np.minimum(1, np.minimum(np.arange(1, 1 + stop - start), 25) / 18)
     sizes *= np.minimum(1, np.arange(stop - start, 0, -1) / 12)
+    gusts = np.repeat(rng.choice([0.45, 1.0], len(sizes)), rng.integers(2, 6, len(sizes)))
+    sizes *= gusts[: len(sizes)]
     flames = _flicker(x, y, start, stop, [flame(rng, max(2.0, size)) for size in sizes])
     light = _flicker(x, y, start, stop, [glow(rng, 3.2 * size) for size in sizes])
     others = _traffic(layout, num_frames, rng)
@@ -111,18 +119,18 @@ def loiter_then_run(layout: Layout, num_frames: int, rng: Rng) -> Story:
     flees = round((layout.verge + 12 - y) / (speed * 0.75))
     start, stop = _when(num_frames, rng, waits + flees)
     pacing, side = rng.uniform(14, 22), float(rng.choice([-1, 1]))
-    phases = person(rng)
+    phases = flailing(rng)
 
     def place(frame: int) -> tuple[float, float] | None:
         if not start <= frame < stop:
             return None
         age = frame - start
-        waiting = min(age, waits)
+        waiting = min(_in_bursts(age), waits)
         run = max(0, age - waits) * speed
         across = x + 7 * np.sin(2 * np.pi * waiting / pacing) + side * 0.66 * run
         return across, y + 1.2 * np.sin(4 * np.pi * waiting / pacing) + 0.75 * run
 
-    person_there = Actor(place=place, look=lambda frame: phases[frame // 3 % 2])
+    person_there = Actor(place=place, look=lambda frame: phases[_in_bursts(frame - start) // 2 % 4])
     others = _traffic(layout, num_frames, rng)
     return Story(actors=(*others, person_there), intervals=((start, stop),))
 
@@ -150,16 +158,18 @@ def _traffic(
 ) -> list[Actor]:
     people = [
         _pedestrian(layout, frame, rng)
-        for frame in _arrivals(rng, num_frames, rng.uniform(30, 60), _WARM_UP)
+        for frame in _arrivals(rng, num_frames, rng.uniform(40, 80), _WARM_UP)
     ]
+    people += [_stroller(layout, frame, rng) for frame in _arrivals(rng, num_frames, 70, _WARM_UP)]
+    vans = [_service(layout, frame, rng) for frame in _arrivals(rng, num_frames, 90, _WARM_UP)]
     last_car = num_frames if cars_until is None else max(0, cars_until)
     cars = []
     for direction in (-layout.flow, layout.flow):
         speed = rng.uniform(2.0, 4.5)  # one speed a lane: cars do not drive through each other
         gap = max(30.0, 50 / speed)
-        arrivals = _arrivals(rng, last_car, gap + rng.uniform(20, 90), _WARM_UP, gap)
+        arrivals = _arrivals(rng, last_car, gap + rng.uniform(10, 60), _WARM_UP, gap)
         cars += [_car(layout, frame, direction, speed, rng) for frame in arrivals]
-    return people + cars
+    return people + vans + cars
 
 
 def _arrivals(
@@ -174,29 +184,47 @@ def _arrivals(
 
 
 def _pedestrian(layout: Layout, start: int, rng: Rng) -> Actor:
-    runs = rng.random() < 0.2
     row = rng.uniform(layout.walkway + 1, layout.road - 8)
-    return _walker(
-        rng,
-        start,
-        lambda age: row,
-        direction=layout.flow,
-        speed=rng.uniform(1.6, 2.4) if runs else rng.uniform(0.6, 1.1),
-        step_frames=2 if runs else 4,
-    )
+    return _passer_by(layout, start, row, rng)
 
 
-def _walker(
-    rng: Rng,
+def _stroller(layout: Layout, start: int, rng: Rng) -> Actor:
+    """Some cross the forecourt or walk along the verge: no place is out of bounds."""
+    rows = ((layout.forecourt + 4, layout.walkway - 6), (layout.verge + 1, HEIGHT - 9))
+    low, high = rows[int(rng.integers(2))]
+    return _passer_by(layout, start, rng.uniform(low, high), rng)
+
+
+def _service(layout: Layout, start: int, rng: Rng) -> Actor:
+    """A van on the forecourt, a mower on the verge."""
+    if rng.random() < 0.5:
+        row, sprite = (
+            rng.uniform(layout.forecourt + 5, layout.walkway - 6),
+            vehicle(rng, length=26, height=13),
+        )
+    else:
+        row, sprite = layout.verge + 6.0, vehicle(rng, length=16)
+    direction = int(rng.choice([-1, 1]))
+    return _crossing([sprite], start, lambda age: row, direction, rng.uniform(1.4, 3.2), 1)
+
+
+def _passer_by(layout: Layout, start: int, row: float, rng: Rng) -> Actor:
+    if rng.random() < 0.4:
+        rider = [cyclist(rng)]
+        speed = rng.uniform(1.8, 3.0)
+        return _crossing(rider, start, lambda age: row, layout.flow, speed, 1)
+    return _crossing(person(rng), start, lambda age: row, layout.flow, rng.uniform(0.6, 1.1), 4)
+
+
+def _crossing(
+    phases: list[Sprite],
     start: int,
     row: Callable[[int], float],
-    *,
     direction: int,
     speed: float,
     step_frames: int,
 ) -> Actor:
-    """Crosses the picture from one side to the other."""
-    phases = person(rng)
+    """From one side of the picture to the other."""
     begin = -7.0 if direction > 0 else WIDTH + 7.0
 
     def place(frame: int) -> tuple[float, float] | None:
@@ -204,11 +232,11 @@ def _walker(
         gone = frame < start or not -8 < x < WIDTH + 8
         return None if gone else (x, row(frame - start))
 
-    return Actor(place=place, look=lambda frame: phases[frame // step_frames % 2])
+    return Actor(place=place, look=lambda frame: phases[frame // step_frames % len(phases)])
 
 
 def _car(layout: Layout, start: int, direction: int, speed: float, rng: Rng) -> Actor:
-    is_truck = rng.random() < 0.15
+    is_truck = rng.random() < 0.3
     length = int(rng.integers(34, 42)) if is_truck else int(rng.integers(20, 28))
     sprite = vehicle(rng, length=length, height=15 if is_truck else 11)
     begin = -length if direction > 0 else WIDTH + length
@@ -243,6 +271,11 @@ def _flicker(x: float, y: float, start: int, stop: int, looks: list[Sprite]) -> 
         return (x, y) if start <= frame < stop else None
 
     return Actor(place=place, look=lambda frame: looks[(frame - start) % len(looks)])
+
+
+def _in_bursts(age: int) -> int:
+    """Progress of somebody nervous: four frames at twice the pace, four frames still."""
+    return age // 8 * 8 + min(2 * (age % 8), 8)
 
 
 def _always(sprite: Sprite) -> Callable[[int], Sprite]:
