@@ -12,6 +12,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import pyarrow.fs
+
+# Read when Ray is imported: a call after the session has ended (from a thread of Ray Data that an
+# interruption left behind) must fail, not start another Ray.
+os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+
 import ray
 
 from outspike import urls
