@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from outspike.config import EncoderConfig, ExtractConfig, StoreConfig
-from outspike.errors import StoreError
+from outspike.errors import OutspikeError, StoreError
 from outspike.extract.actor import Extractor, Message
 from outspike.extract.commit import split_whole
 from outspike.extract.plan import WorkItem
@@ -114,10 +114,23 @@ def test_a_store_that_takes_no_more_bytes_ends_the_job_with_its_name(
     for group in Path(config.store.url, "features").iterdir():
         shutil.rmtree(group)
         group.write_bytes(b"")  # stands in the way of every segment
-    messages = extractor({"item": [item]})
-    assert Message.from_json(str(next(messages)["message"][0])).receipts == ()
+    messages = [
+        Message.from_json(str(batch["message"][0])) for batch in extractor({"item": [item]})
+    ]
+    assert all(not message.receipts for message in messages)
     with pytest.raises(StoreError, match=r"store.*d/a.*nothing of it was\s+committed"):
-        next(messages)
+        messages[-1].raise_fault()
+
+
+def test_what_an_actor_lacks_ends_the_job_with_one_line(
+    config: ExtractConfig, film: Film, tmp_path: Path
+) -> None:
+    """Weights that are not on this node are told as such, not as a worker that died."""
+    absent = EncoderConfig(kind="clip", weights=str(tmp_path / "no-weights"))
+    extractor = Extractor(dataclasses.replace(config, encoders=(absent,)))
+    (message,) = [Message.from_json(str(b["message"][0])) for b in extractor({"item": []})]
+    with pytest.raises(OutspikeError, match="no-weights"):
+        message.raise_fault()
 
 
 def test_a_message_survives_its_text_form(config: ExtractConfig, film: Film) -> None:

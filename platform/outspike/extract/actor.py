@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 
 from outspike.config import ExtractConfig
 from outspike.encoders import build
-from outspike.errors import DatasetError, MediaError, UrlError
+from outspike.errors import (
+    ConfigError,
+    CorruptionError,
+    DatasetError,
+    ExtractionError,
+    MediaError,
+    OutspikeError,
+    StoreError,
+    UrlError,
+)
 from outspike.extract.ledger import CHANGED, Failure, annotation_of
 from outspike.extract.plan import WorkItem
 from outspike.scoring.encode import RecordingFacts, encode_recording
@@ -26,6 +35,9 @@ from outspike.store.catalog import Receipt
 from outspike.store.segments import SegmentWriter
 from outspike.store.store import FeatureStore
 from outspike.urls import stat
+
+#: Errors that keep their kind on the way to the driver; the exit code depends on it.
+_KINDS = {kind.__name__: kind for kind in (ConfigError, CorruptionError, StoreError, UrlError)}
 
 Batch = dict[str, NDArray[np.object_]]
 
@@ -41,6 +53,15 @@ class Message:
     seconds: float = 0.0
     """Wall-clock seconds that the recording took."""
     receipts: tuple[Receipt, ...] = ()
+    fault: tuple[str, str] | None = None
+    """Kind and text of an error that ends the job. Raised in the actor it would pass through Ray
+    Data, which tells it at the length of several tracebacks."""
+
+    def raise_fault(self) -> None:
+        """Raise the error that ends the job, if this message brings one."""
+        if self.fault is not None:
+            kind, text = self.fault
+            raise _KINDS.get(kind, ExtractionError)(text)
 
     def to_batch(self) -> Batch:
         """One row of Ray Data holding the message as JSON text."""
@@ -51,9 +72,11 @@ class Message:
         """Inverse of the text inside :meth:`to_batch`."""
         document = json.loads(text)
         key, failure = document.pop("key"), document.pop("failure")
+        fault = document.pop("fault")
         receipts = document.pop("receipts")
         return cls(
             key=None if key is None else (key[0], key[1]),
+            fault=None if fault is None else (fault[0], fault[1]),
             failure=None if failure is None else Failure.from_document(failure),
             receipts=tuple(_receipt_from(receipt) for receipt in receipts),
             **document,
@@ -65,6 +88,13 @@ class Extractor:
 
     def __init__(self, config: ExtractConfig) -> None:
         self._config = config
+        self._fault: OutspikeError | None = None
+        try:
+            self._prepare(config)
+        except OutspikeError as error:
+            self._fault = error
+
+    def _prepare(self, config: ExtractConfig) -> None:
         self._encoders = [build(encoder) for encoder in config.encoders]
         store = FeatureStore.open(config.store.url)
         self._writers = [
@@ -78,6 +108,14 @@ class Extractor:
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[Batch]:
         """Extract every recording of the batch; bad inputs become messages, not exceptions."""
+        try:
+            if self._fault is not None:
+                raise self._fault
+            yield from self._messages(batch)
+        except OutspikeError as error:
+            yield Message(fault=(type(error).__name__, str(error))).to_batch()
+
+    def _messages(self, batch: dict[str, Any]) -> Iterator[Batch]:
         for text in batch["item"]:
             item = WorkItem.from_json(text)
             began = time.monotonic()

@@ -25,8 +25,8 @@ def messages_of(
 ) -> Iterator[Message]:
     """Extract the items on the cluster and yield what the actors report, in any order.
 
-    ``meanwhile`` is called at least twice a second, also while nothing arrives. What an actor
-    raised is raised here.
+    ``meanwhile`` is called at least twice a second, also while nothing arrives. What ended the work
+    of an actor is raised here.
     """
     messages: queue.Queue[Message | BaseException | None] = queue.Queue()
     feeder = threading.Thread(
@@ -55,6 +55,8 @@ def _next(
             continue
         if isinstance(message, BaseException):
             raise message
+        if message is not None:
+            message.raise_fault()
         return message
 
 
