@@ -137,9 +137,9 @@ def test_a_table_without_a_column_is_refused_by_name(small, tmp_path):
 
 def test_the_default_set_has_every_kind_of_anomaly_in_both_splits():
     """Forty videos, half of them anomalous, and event recordings of both labels in both splits."""
-    settings = Settings(seed=0, train=24, test=16, events=10, unseen=2, synthetic=0)
+    settings = Settings(seed=0, train=32, test=24, events=10, unseen=2, synthetic=0)
     planned = scenes(settings)
-    for split, count in (("train", 24), ("test", 16)):
+    for split, count in (("train", 32), ("test", 24)):
         of_split = [scene for scene in planned if scene.split == split]
         assert len(of_split) == count
         assert sum(scene.class_name == "Normal" for scene in of_split) == count // 2
