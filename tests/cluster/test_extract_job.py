@@ -238,7 +238,6 @@ def test_five_kills_at_random_moments_change_nothing(
 ) -> None:
     """The same over the whole miniature set, killed five times at random moments."""
     videos = miniature / "videos"
-    total = len(list(videos.glob("*.mp4")))
     num_videos = len(list(videos.glob("*.mp4")))
     clean = tmp_path / "clean"
     began = time.monotonic()
