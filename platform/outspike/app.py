@@ -72,6 +72,9 @@ def run_job(main: Callable[[], int | None]) -> NoReturn:
     any other error of ours and any operating-system error with 1, each as one line; other
     exceptions are our own faults and keep their traceback.
     """
+    # Recordings and workers are what runs in parallel; threads inside each only get in their way.
+    # Set before the job imports NumPy, which reads it once.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.exit(_exit_code(main))
 
 

@@ -18,6 +18,7 @@ from outspike.config import (
     OptimConfig,
     PredictConfig,
     SelectionConfig,
+    SslsConfig,
     TrainConfig,
     TuneConfig,
     WindowConfig,
@@ -194,7 +195,7 @@ def msf_ped2() -> TrainConfig:
         detector=MSF_REAL,
         encoders=_pyramids(PED2_GRID)[:1],
         window=WindowConfig(rule="all"),
-        optim=OptimConfig(optimiser="adam", lr=1e-3, weight_decay=1.0),
+        optim=OptimConfig(optimiser="adam", lr=1e-3, weight_decay=3.0),
         protocol="ped2-weak-a",
         steps=200,
         bags_per_batch=8,
@@ -215,6 +216,68 @@ def msf_fights() -> TrainConfig:
         steps=200,
         bags_per_batch=60,
         checkpoint_every=200,
+    )
+
+
+def ssls_ped2() -> TrainConfig:
+    """As ped2, with four generated clips beside the eight bags of every step."""
+    return dataclasses.replace(
+        msf_ped2(),
+        name="ped2-ssls",
+        ssls=SslsConfig(scale=0.5),
+        bags_per_batch=12,
+        synthetic_per_batch=4,
+    )
+
+
+#: Small IEF-VAD on the two pyramids.
+IEF_VAD_REAL = IefVadConfig(
+    image_width=244,
+    event_width=184,
+    width=128,
+    num_heads=4,
+    refinement_steps=4,
+    input_norm="standardise",
+    input_clip=6.0,
+)
+
+
+def iefvad_ped2() -> TrainConfig:
+    """The fusion of grey-level and event pyramids on UCSD Ped2."""
+    return dataclasses.replace(
+        msf_ped2(),
+        name="ped2-ief-vad",
+        detector=IEF_VAD_REAL,
+        encoders=_pyramids(PED2_GRID)[:2],
+        optim=OptimConfig(lr=3e-4),
+    )
+
+
+def iefvad_fights() -> TrainConfig:
+    """The fusion of grey-level and event pyramids on the fight clips."""
+    return dataclasses.replace(
+        msf_fights(),
+        name="surv_fight-ief-vad",
+        detector=IEF_VAD_REAL,
+        encoders=_pyramids(FIGHTS_GRID)[:2],
+        optim=OptimConfig(lr=3e-4),
+    )
+
+
+def floor_ped2() -> TrainConfig:
+    """The motion floor on UCSD Ped2."""
+    return dataclasses.replace(
+        msf_ped2(), name="ped2-floor", detector=MotionFloorConfig(), encoders=(FRAME_MOTION,)
+    )
+
+
+def floor_fights() -> TrainConfig:
+    """The motion floor on the fight clips."""
+    return dataclasses.replace(
+        msf_fights(),
+        name="surv_fight-floor",
+        detector=MotionFloorConfig(form="logistic"),
+        encoders=(FRAME_MOTION,),
     )
 
 
@@ -257,7 +320,12 @@ TRAIN_RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "iefvad-miniature": iefvad_miniature,
     "floor-miniature": floor_miniature,
     "ped2": msf_ped2,
+    "ped2-ssls": ssls_ped2,
+    "iefvad-ped2": iefvad_ped2,
+    "floor-ped2": floor_ped2,
     "fights": msf_fights,
+    "iefvad-fights": iefvad_fights,
+    "floor-fights": floor_fights,
     "msf-ucf": msf_ucf,
     "iefvad-ucf": iefvad_ucf,
 }
