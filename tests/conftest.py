@@ -74,6 +74,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep Ray's tests on one xdist worker: a machine carries one cluster well, not two."""
     for item in items:
