@@ -85,7 +85,7 @@ def test_features_of_another_fingerprint_are_refused(monkeypatch):
     bundle = make_bundle()
     plain = EventPyramid.document
     monkeypatch.setattr(EventPyramid, "document", lambda self: plain(self) | {"revision": 99})
-    with pytest.raises(ConfigError, match=r"revision: 1 then, 99 now"):
+    with pytest.raises(ConfigError, match=r"revision: \d+ then, 99 now"):
         _ = replace(bundle).built_encoders
 
 
