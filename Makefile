@@ -36,8 +36,8 @@ $(INSTALLED): pyproject.toml constraints-cpu.txt
 demo: $(INSTALLED)  ## the whole path on generated recordings, ending with a report
 	$(BIN)/outspike demo
 
-test: $(INSTALLED)  ## the default suite: CPU only, offline
-	$(PYTEST) -m "not slow and not gpu"
+test: $(INSTALLED)  ## the default suite: CPU only, offline; a file's tests share a process
+	$(PYTEST) -m "not slow and not gpu" -n 2 --dist loadfile
 
 test-slow: $(INSTALLED)  ## the slow tests; a skip is a failure
 	$(PYTEST) -m "slow and not gpu and not media" --no-skips

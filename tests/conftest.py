@@ -74,14 +74,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep Ray's tests on one xdist worker: a machine carries one cluster well, not two."""
-    for item in items:
-        if item.get_closest_marker("cluster"):
-            item.add_marker(pytest.mark.xdist_group("cluster"))
-
-
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("media") and not media_root().is_dir():
         pytest.skip(f"no real recordings at {media_root()}; set OUTSPIKE_MEDIA")
