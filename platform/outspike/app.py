@@ -22,10 +22,13 @@ FAILED = 1
 BAD_USAGE = 2
 QUARANTINED = 3
 """Exit code of a job that finished, with more bad inputs than ``max_bad_share`` allows."""
+REFUSED = 4
+"""Exit code of a promotion that the gate refused; the model stays registered."""
 INTERRUPTED = 130
 
 _EXIT_CODES_HELP = (
-    "exit codes: 0 done, 1 failed, 2 bad usage, 3 done with quarantined inputs past the limit"
+    "exit codes: 0 done, 1 failed, 2 bad usage, 3 done with quarantined inputs past the limit, "
+    "4 promotion refused"
 )
 
 C = TypeVar("C")

@@ -167,7 +167,7 @@ def promote(
 
     promotion = gate(tracking_uri, model, margin=margin, dry_run=dry_run)
     print(promotion.table())
-    return app.DONE if promotion.passed else app.FAILED
+    return app.DONE if promotion.passed else app.REFUSED
 
 
 def predict(arguments: Arguments = None, prog: str = "jobs/predict.py") -> int:

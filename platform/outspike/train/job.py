@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
@@ -29,7 +28,7 @@ from outspike.evaluate.protocols import get_protocol
 from outspike.evaluate.results import Results
 from outspike.evaluate.stored import score_bundle
 from outspike.registry.models import register
-from outspike.registry.tracking import RunLogger, find_runs, resolve_uri, start_run
+from outspike.registry.tracking import RunLogger, find_runs, git_revision, resolve_uri, start_run
 from outspike.scoring.bundle import Bundle
 from outspike.store.store import FeatureStore
 from outspike.train import checkpoint as checkpoints
@@ -252,7 +251,7 @@ def _judged(
             "run": name,
             "run_id": tracked.run_id,
             "step": step,
-            "git": _git_revision(),
+            "git": git_revision(),
             "outspike_version": outspike.__version__,
         },
     )
@@ -314,7 +313,7 @@ def _tags(config: TrainConfig, bundle: Bundle | None = None) -> dict[str, str]:
         "outspike.recordings_version": str(config.store.recordings_version),
         "outspike.config_hash": training_hash(config),
         "outspike.protocol": config.protocol,
-        "outspike.git": _git_revision() or "unknown",
+        "outspike.git": git_revision(),
     }
     if bundle is not None:
         tags["outspike.feature_set"] = ", ".join(s.address for s in bundle.feature_sets)
@@ -368,19 +367,3 @@ def _code_digest() -> str:
         for path in sorted((package / room).rglob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def _git_revision() -> str | None:
-    """Revision of the checkout the package lies in; None for an installed wheel."""
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-            cwd=Path(outspike.__file__).parent,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

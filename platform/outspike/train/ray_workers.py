@@ -15,15 +15,13 @@ from contextlib import closing
 from functools import partial
 from typing import Any
 
-import pyarrow.fs
 import ray
 import ray.train as rt
 import torch.distributed as dist
 from ray.train.torch import TorchTrainer, get_device
 
-from outspike import urls
 from outspike.app import configure_logging, expected_cause
-from outspike.cluster import ray_session
+from outspike.cluster import ray_session, ray_storage
 from outspike.config import TrainConfig
 from outspike.errors import OutspikeError, TrainingError
 from outspike.train.logging import Progress, RunLogger
@@ -79,7 +77,7 @@ def train_with_ray(plan: TrainingPlan, run_url: str, run_logger: RunLogger | Non
             run_config=rt.RunConfig(
                 name="ray",
                 failure_config=rt.FailureConfig(max_failures=config.max_failures),
-                **_storage(run_url),
+                **ray_storage(run_url),
             ),
         )
         _fit(trainer, run_url)
@@ -183,11 +181,3 @@ def _local_cpus(config: TrainConfig) -> int:
     """CPUs a private Ray claims: enough for the workers, or they would be waited for for ever."""
     wanted = math.ceil(config.num_workers * config.cpus_per_worker)
     return max(config.num_cpus or os.cpu_count() or 1, wanted)
-
-
-def _storage(run_url: str) -> dict[str, Any]:
-    """Where Ray keeps what little it writes, and proves that every node sees the address."""
-    if urls.is_local(run_url):
-        return {"storage_path": urls.path_in(run_url)}
-    filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(urls.filesystem(run_url)))
-    return {"storage_path": urls.path_in(run_url), "storage_filesystem": filesystem}
