@@ -29,6 +29,10 @@ _COPY = f"{outspike.__version__}+copy"
 _ON_THE_SECOND_NODE = ["--cpus-per-actor", "1.5"]
 
 
+#: What Ray answers while it is still starting; it asks to try again.
+_NO_AGENT = "No available agent to submit job"
+
+
 @dataclass(frozen=True)
 class _Cluster:
     checkout: Path
@@ -50,7 +54,15 @@ class _Cluster:
         )
 
     def submit(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        return self.run("ray", "job", "submit", *words, RAY_API_SERVER_ADDRESS=self.jobs_address)
+        """Submit as soon as a node's agent takes jobs, which is a while after the node is up."""
+        until = time.monotonic() + _TIMEOUT_S
+        while True:
+            done = self.run(
+                "ray", "job", "submit", *words, RAY_API_SERVER_ADDRESS=self.jobs_address
+            )
+            if _NO_AGENT not in done.stderr + done.stdout or time.monotonic() > until:
+                return done
+            time.sleep(1)
 
 
 def _free_port() -> int:

@@ -132,6 +132,15 @@ def test_a_kept_child_that_was_killed_is_replaced(noisy_video):
     assert _decode_whole(noisy_video)[1] == 40
 
 
+def test_a_child_whose_files_the_collector_closed_is_not_used_again(noisy_video):
+    """A reader dropped in a cycle may let go of a child that is half finalised."""
+    video = IsolatedVideo(noisy_video, timeout_s=60, memory_mb=1024)
+    assert sum(len(chunk.frames) for chunk in video.chunks()) == 40
+    video._required().errors.close()
+    video.close()
+    assert _decode_whole(noisy_video)[1] == 40
+
+
 def test_another_folder_or_setting_takes_another_child(noisy_video, tmp_path, monkeypatch):
     """Relative addresses and credentials mean what they mean now, not when a child began."""
     pids = [_decode_whole(noisy_video)[0]]

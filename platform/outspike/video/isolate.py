@@ -223,6 +223,14 @@ class _Child:
             return False
         return True
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether its files are open. The garbage collector may close those of a reader that was
+        dropped half-way (a suspended generator in a cycle) before that reader lets go of the child.
+        """
+        assert self.process.stdin is not None
+        return not (self.errors.closed or self.process.stdin.closed)
+
     def end(self) -> None:
         """End the process if it still runs, and free what it held."""
         assert self.process.stdin is not None
@@ -261,7 +269,7 @@ def _take() -> _Child | None:
 
 
 def _release(child: _Child, *, keep: bool) -> None:
-    if keep:
+    if keep and child.is_whole:
         with _idle_lock:
             if len(_idle) < _MAX_IDLE:
                 _idle.append(child)
