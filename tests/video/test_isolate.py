@@ -136,8 +136,9 @@ def test_a_child_whose_files_the_collector_closed_is_not_used_again(noisy_video)
     """A reader dropped in a cycle may let go of a child that is half finalised."""
     video = IsolatedVideo(noisy_video, timeout_s=60, memory_mb=1024)
     assert sum(len(chunk.frames) for chunk in video.chunks()) == 40
-    video._required().errors.close()
+    child = video._required()
     video.close()
+    child.errors.close()
     assert _decode_whole(noisy_video)[1] == 40
 
 

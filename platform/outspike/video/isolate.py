@@ -225,8 +225,11 @@ class _Child:
 
     @property
     def is_whole(self) -> bool:
-        """Whether its files are open. The garbage collector may close those of a reader that was
-        dropped half-way (a suspended generator in a cycle) before that reader lets go of the child.
+        """Whether its files are open.
+
+        Where a reader was dropped half-way (a suspended generator in a cycle), the garbage
+        collector finalises reader, child and files in any order: the files may be closed before
+        the reader lets go of the child, or after it, while the child is already kept.
         """
         assert self.process.stdin is not None
         return not (self.errors.closed or self.process.stdin.closed)
@@ -255,7 +258,7 @@ def _child_with(request: dict[str, Any]) -> _Child:
     """A child that has been given the request: one kept from an earlier video, else a new one."""
     now = _surroundings()
     while (child := _take()) is not None:
-        if child.surroundings == now and child.ask(request):
+        if child.is_whole and child.surroundings == now and child.ask(request):
             return child
         child.end()
     child = _Child()
@@ -269,7 +272,7 @@ def _take() -> _Child | None:
 
 
 def _release(child: _Child, *, keep: bool) -> None:
-    if keep and child.is_whole:
+    if keep:
         with _idle_lock:
             if len(_idle) < _MAX_IDLE:
                 _idle.append(child)
