@@ -30,6 +30,17 @@ FRAME_PYRAMID = EncoderConfig(kind="frame-pyramid")
 #: The floor looks at every frame.
 FRAME_MOTION = EncoderConfig(kind="frame-motion", grid=SnippetGrid(snippet_frames=1, stride=1))
 
+#: Small IEF-VAD on the two pyramids.
+IEF_VAD_SMALL = IefVadConfig(
+    image_width=244,
+    event_width=184,
+    width=128,
+    num_heads=4,
+    refinement_steps=4,
+    input_norm="standardise",
+    input_clip=6.0,
+)
+
 MINIATURE = DataConfig(dataset="miniature", root="outspike-data/miniature")
 PED2 = DataConfig(dataset="ucsd_ped2", root="ucsd_ped2", split="weak-a")
 FIGHTS = DataConfig(dataset="surv_fight", root="surv_fight")
@@ -139,15 +150,7 @@ def iefvad_miniature() -> TrainConfig:
     return dataclasses.replace(
         msf_miniature(),
         name="miniature-ief-vad",
-        detector=IefVadConfig(
-            image_width=244,
-            event_width=184,
-            width=128,
-            num_heads=4,
-            refinement_steps=4,
-            input_norm="standardise",
-            input_clip=6.0,
-        ),
+        detector=IEF_VAD_SMALL,
         encoders=(FRAME_PYRAMID, EVENT_PYRAMID),
         optim=OptimConfig(lr=3e-4),
     )
@@ -230,24 +233,12 @@ def ssls_ped2() -> TrainConfig:
     )
 
 
-#: Small IEF-VAD on the two pyramids.
-IEF_VAD_REAL = IefVadConfig(
-    image_width=244,
-    event_width=184,
-    width=128,
-    num_heads=4,
-    refinement_steps=4,
-    input_norm="standardise",
-    input_clip=6.0,
-)
-
-
 def iefvad_ped2() -> TrainConfig:
     """The fusion of grey-level and event pyramids on UCSD Ped2."""
     return dataclasses.replace(
         msf_ped2(),
         name="ped2-ief-vad",
-        detector=IEF_VAD_REAL,
+        detector=IEF_VAD_SMALL,
         encoders=_pyramids(PED2_GRID)[:2],
         optim=OptimConfig(lr=3e-4),
     )
@@ -258,7 +249,7 @@ def iefvad_fights() -> TrainConfig:
     return dataclasses.replace(
         msf_fights(),
         name="surv_fight-ief-vad",
-        detector=IEF_VAD_REAL,
+        detector=IEF_VAD_SMALL,
         encoders=_pyramids(FIGHTS_GRID)[:2],
         optim=OptimConfig(lr=3e-4),
     )

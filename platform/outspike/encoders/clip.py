@@ -6,6 +6,7 @@ Pictures go through the tower in batches of one fixed, padded shape whose places
 row number, on a fixed number of threads, so that a row does not depend on how frames arrived.
 """
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -180,9 +181,9 @@ class _SnippetStream(EncoderStream):
         ]
         return self._join([*last, *self.flush()])
 
+    @abstractmethod
     def add(self, frames_FHWC: NDArray[np.uint8]) -> Iterator[Rows]:
         """Take a snippet's resized frames; give the rows ``[s, K, D]`` that are ready."""
-        raise NotImplementedError
 
     def flush(self) -> Iterator[Rows]:
         """Rows that waited for a full batch."""
