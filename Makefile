@@ -58,12 +58,12 @@ bench: $(INSTALLED)  ## every benchmark, one after the other
 	$(PIP) install -q -e '.[bench]'
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-ped2: $(INSTALLED)  ## extract, train and offer for promotion the model `ped2` (OUTSPIKE_MEDIA)
+ped2: $(INSTALLED)  ## extract, train and promote the model `ped2` (OUTSPIKE_MEDIA)
 	$(BIN)/python jobs/extract.py ped2 --data.root $(MEDIA)/ucsd_ped2
 	$(BIN)/python jobs/train.py ped2 --data.root $(MEDIA)/ucsd_ped2
-	@$(BIN)/python jobs/promote.py ped2 || { test $$? -eq 4 && echo 'ped2 is registered, and not champion: the line NO says why (docs/results.md). Use models:/ped2/VERSION.'; }
+	@$(BIN)/python jobs/promote.py ped2 || { test $$? -eq 4 && echo 'The newest version of ped2 is registered and not champion: the line NO says why.'; }
 
 fights: $(INSTALLED)  ## the same for the model `surv_fight` (OUTSPIKE_MEDIA)
 	$(BIN)/python jobs/extract.py fights --data.root $(MEDIA)/surv_fight
 	$(BIN)/python jobs/train.py fights --data.root $(MEDIA)/surv_fight
-	@$(BIN)/python jobs/promote.py surv_fight || { test $$? -eq 4 && echo 'surv_fight is registered, and not champion: the line NO says why (docs/results.md). Use models:/surv_fight/VERSION.'; }
+	@$(BIN)/python jobs/promote.py surv_fight || { test $$? -eq 4 && echo 'The newest version of surv_fight is registered and not champion: the line NO says why.'; }

@@ -146,26 +146,40 @@ def evaluate(arguments: Arguments = None, prog: str = "jobs/evaluate.py") -> int
 def promote(
     model: Model,
     margin: float = 0.0,
+    require_shown: bool = False,
+    rollback: bool = False,
     tracking_uri: str = "sqlite:///mlflow.db",
     dry_run: bool = False,
 ) -> int:
     """Make a registered model version the champion, if it proves itself.
 
     The version must give again the metrics it was registered with, load in a clean process from
-    its own wheel, and beat the present champion (the motion floor, where there is none) by more
-    than the margin. Exits with 1 where it does not.
+    its own wheel, and beat the present champion: the whole paired-bootstrap interval of the
+    difference lies beyond the margin. A first champion must beat the motion floor, and is told
+    whether that is more than chance. The champion before stays as models:/NAME@previous. Exits
+    with 4 where the gate refuses.
 
-    example: jobs/promote.py ped2 --margin 0.01
+    examples: jobs/promote.py ped2 --margin 0.01; jobs/promote.py ped2 --rollback
 
     Args:
         model: models:/NAME/VERSION, or NAME for its newest version.
-        margin: the whole interval of the difference must lie beyond this.
+        margin: the difference in the protocol's first metric must lie beyond this.
+        require_shown: refuse a first champion, too, whose interval touches the margin.
+        rollback: exchange champion and previous of model NAME, without the gate.
         tracking_uri: MLflow server or database.
         dry_run: run every check, and change nothing.
     """
     from outspike.registry.promote import promote as gate
+    from outspike.registry.versions import roll_back
 
-    promotion = gate(tracking_uri, model, margin=margin, dry_run=dry_run)
+    if rollback:
+        back, gone = roll_back(tracking_uri, model, dry_run=dry_run)
+        verb = "would be" if dry_run else "is"
+        print(f"{back.address} {verb} champion, {gone.address} {verb} previous")
+        return app.DONE
+    promotion = gate(
+        tracking_uri, model, margin=margin, require_shown=require_shown, dry_run=dry_run
+    )
     print(promotion.table())
     return app.DONE if promotion.passed else app.REFUSED
 

@@ -17,14 +17,9 @@ from outspike.detectors.build import build as build_detector
 from outspike.encoders.catalog import build as build_encoder
 from outspike.errors import CheckpointError, RegistryError
 from outspike.recording import Recording
-from outspike.registry.models import (
-    champion,
-    download_bundle,
-    find,
-    newest,
-    register,
-)
+from outspike.registry.models import download_bundle, register
 from outspike.registry.tracking import connect, start_run
+from outspike.registry.versions import champion, find, newest
 from outspike.scoring.bundle import Bundle
 from outspike.scoring.score import score_recording
 from outspike.timebase import SnippetGrid

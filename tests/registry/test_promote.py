@@ -8,9 +8,11 @@ import pytest
 
 import outspike.registry.promote as promote_module
 from outspike.errors import CheckpointError, RegistryError
-from outspike.registry.models import ModelVersion, champion, register
-from outspike.registry.promote import Check, Promotion, promote
+from outspike.evaluate.bootstrap import Difference
+from outspike.registry.models import register
+from outspike.registry.promote import Check, Promotion, Rule, promote
 from outspike.registry.tracking import connect, run
+from outspike.registry.versions import ModelVersion, champion, crown, find, roll_back
 from outspike.scoring.bundle import Bundle
 from outspike.store.store import FeatureStore
 
@@ -67,7 +69,7 @@ def test_a_better_version_passes_and_a_worse_one_does_not(
     assert not passed
     assert "against motion_floor" in found
     assert "[" in found
-    assert "must lie beyond 0" in found
+    assert "a first champion's figure must lie beyond 0" in found
     assert champion(uri, "life") is None
     assert poor.table().endswith("models:/life/1 is not promoted")
 
@@ -96,15 +98,54 @@ def test_a_better_version_passes_and_a_worse_one_does_not(
 
 
 @pytest.mark.usefixtures("unloaded")
-def test_the_margin_is_asked_of_the_interval(
+def test_a_first_champion_needs_the_better_figure_and_the_interval_where_it_is_asked(
     uri: str, registered: Callable[..., ModelVersion]
 ) -> None:
-    """A version better than the floor fails where more is asked for than its interval's low end."""
+    """The figure must lie beyond the margin; with ``require_shown`` its interval's low end too."""
     version = registered("margin", "event-pyramid")
-    assert promote(uri, version.address, dry_run=True).passed
-    refused = promote(uri, version.address, margin=0.9)
-    assert not refused.passed
-    assert "must lie beyond 0.9" in check(refused, "beats")[1]
+    found = check(promote(uri, version.address, dry_run=True), "beats")[1]
+    value, low = (float(word.strip("[,")) for word in found.split()[1:3])
+    assert low < value
+    between = (low + value) / 2
+    assert promote(uri, version.address, margin=between, dry_run=True).passed
+    strict = promote(uri, version.address, margin=between, require_shown=True)
+    assert not strict.passed
+    assert f"the whole interval must lie beyond {between:g}" in check(strict, "beats")[1]
+    assert not promote(uri, version.address, margin=value + 0.01).passed
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "ahead", "shown"),
+    [(0.1, 0.02, 0.2, True, True), (0.1, -0.02, 0.2, True, False), (-0.1, -0.2, 0.0, False, False)],
+)
+@pytest.mark.parametrize("lower_is_better", [False, True])
+def test_better_means_the_figure_first_and_the_interval_after(
+    value: float, low: float, high: float, ahead: bool, shown: bool, lower_is_better: bool
+) -> None:
+    """Against the floor the figure counts, against a champion the interval; both directions."""
+    difference = Difference(value=value, low=low, high=high)
+    if lower_is_better:
+        difference = Difference(value=-value, low=-high, high=-low)
+    for whole_interval, expected in ((False, ahead), (True, shown)):
+        rule = Rule(margin=0.0, whole_interval=whole_interval)
+        assert rule.holds(difference, lower_is_better=lower_is_better) is expected
+
+
+def test_rolling_back_exchanges_champion_and_previous(
+    uri: str, registered: Callable[..., ModelVersion]
+) -> None:
+    """Registered is candidate; a second champion leaves the first as previous; and back again."""
+    first, second = registered("swap", "event-pyramid"), registered("swap", "event-pyramid")
+    assert find(uri, "models:/swap@candidate") == second
+    crown(first)
+    with pytest.raises(RegistryError, match="no previous version"):
+        roll_back(uri, "swap")
+    crown(second)
+    assert roll_back(uri, "swap", dry_run=True) == (first, second)
+    assert champion(uri, "swap") == second
+    assert roll_back(uri, "swap") == (first, second)
+    assert champion(uri, "swap") == first
+    assert find(uri, "models:/swap@previous") == second
 
 
 @pytest.mark.usefixtures("unloaded")

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from outspike.registry.models import champion, download_bundle, find, register
+from outspike.registry.models import download_bundle, register
 from outspike.registry.promote import promote
 from outspike.registry.tracking import connect, find_runs, run
+from outspike.registry.versions import champion, find
 from outspike.scoring.bundle import Bundle
 
 pytestmark = pytest.mark.slow

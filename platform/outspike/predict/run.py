@@ -90,7 +90,8 @@ def load_model(config: PredictConfig) -> tuple[str, Bundle]:
             return config.model, Bundle.load(folder)
         if Path(config.model).is_dir():
             return config.model, Bundle.load(Path(config.model))
-        from outspike.registry.models import download_bundle, find  # actors have no use for MLflow
+        from outspike.registry.models import download_bundle  # actors have no use for MLflow
+        from outspike.registry.versions import find
 
         version = find(config.tracking_uri, config.model)
         return version.address, Bundle.load(download_bundle(version, folder))

@@ -19,7 +19,8 @@ from outspike.evaluate.results import Results
 from outspike.evaluate.stored import floor_scores, open_pinned, score_bundle
 from outspike.evaluate.thumbnails import FrameReader
 from outspike.evaluate.words import METRIC_TITLES, figure, interval, signed
-from outspike.registry.models import download_bundle, find
+from outspike.registry.models import download_bundle
+from outspike.registry.versions import find
 from outspike.scoring.bundle import Bundle
 from outspike.scoring.scores import VideoScores
 

@@ -5,7 +5,6 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
@@ -19,11 +18,10 @@ from mlflow.types import ColSpec, DataType, Schema
 from outspike.errors import RegistryError
 from outspike.registry import serve_path
 from outspike.registry.card import model_card
-from outspike.registry.tracking import RunLogger, connect, resolve_uri
+from outspike.registry.tracking import RunLogger, connect
+from outspike.registry.versions import CANDIDATE, ModelVersion, version_of
 from outspike.registry.wheel import pinned_requirements, write_wheel
 from outspike.scoring.bundle import Bundle
-
-CHAMPION = "champion"
 
 _SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec(DataType.string, "url")]),
@@ -39,24 +37,10 @@ _SIGNATURE = ModelSignature(
 _GLOBALS = threading.Lock()
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelVersion:
-    """One version of a registered model."""
-
-    uri: str
-    """Address of the registry."""
-    name: str
-    version: int
-    run_id: str
-
-    @property
-    def address(self) -> str:
-        """What ``mlflow.pyfunc.load_model`` and ``jobs/predict.py --model`` take."""
-        return f"models:/{self.name}/{self.version}"
-
-
 def register(run: RunLogger, name: str, bundle: Path, tags: Mapping[str, str]) -> ModelVersion:
-    """Store a bundle as a new version of the model ``name``; the run's status stays as it is.
+    """Store a bundle as the newest version of the model ``name`` and its ``candidate``.
+
+    The run's status stays as it is.
 
     Args:
         run: the training run it came from.
@@ -83,75 +67,10 @@ def register(run: RunLogger, name: str, bundle: Path, tags: Mapping[str, str]) -
                     tags=dict(tags),
                     description=card,
                 )
+                client.set_registered_model_alias(name, CANDIDATE, found.version)
         except MlflowException as error:
             raise RegistryError(f"{name!r} was not registered at {run.uri}: {error}") from error
-    return _version(run.uri, found)
-
-
-def find(uri: str, address: str) -> ModelVersion:
-    """The version behind ``models:/name/3``, ``models:/name@champion`` or ``name`` (the newest).
-
-    Raises:
-        RegistryError: the address is malformed, or nothing is registered there.
-    """
-    if not address.startswith("models:/"):
-        return newest(uri, address)
-    client = connect(uri)
-    name, at, alias = address.removeprefix("models:/").partition("@")
-    name, slash, number = name.partition("/")
-    if bool(at) == bool(slash) or not name or not (alias or number.isdigit()):
-        raise RegistryError(
-            f"{address!r}: expected models:/NAME/VERSION, models:/NAME@ALIAS or NAME."
-        )
-    try:
-        found = (
-            client.get_model_version_by_alias(name, alias)
-            if at
-            else client.get_model_version(name, number)
-        )
-    except MlflowException as error:
-        known = ", ".join(sorted(m.name for m in client.search_registered_models())) or "none"
-        raise RegistryError(
-            f"{address} is not in the registry at {resolve_uri(uri)} (models there: {known}). "
-            "Train and promote one first, or give --tracking-uri."
-        ) from error
-    return _version(uri, found)
-
-
-def newest(uri: str, name: str) -> ModelVersion:
-    """The version of ``name`` registered last.
-
-    Raises:
-        RegistryError: none is.
-    """
-    client = connect(uri)
-    try:
-        found = client.search_model_versions(
-            f"name = '{name}'", max_results=1, order_by=["version_number DESC"]
-        )
-    except MlflowException as error:
-        raise RegistryError(f"{name!r} cannot be a model's name: {error}") from error
-    if not found:
-        raise RegistryError(
-            f"No model {name!r} in the registry at {resolve_uri(uri)}; train one first."
-        )
-    return _version(uri, found[0])
-
-
-def champion(uri: str, name: str) -> ModelVersion | None:
-    """The version that carries the alias ``champion``, if any.
-
-    Raises:
-        RegistryError: no such model, or the registry does not answer.
-    """
-    client = connect(uri)
-    try:
-        aliases: Mapping[str, str] = client.get_registered_model(name).aliases
-        if CHAMPION not in aliases:
-            return None
-        return _version(uri, client.get_model_version(name, str(aliases[CHAMPION])))
-    except MlflowException as error:
-        raise RegistryError(f"{name!r} at {resolve_uri(uri)}: {error}") from error
+    return version_of(run.uri, found)
 
 
 def download_bundle(version: ModelVersion, folder: Path) -> Path:
@@ -240,12 +159,3 @@ def _mlflow_at(uri: str) -> Iterator[None]:
         finally:
             mlflow.set_tracking_uri(before[0])
             mlflow.set_registry_uri(before[1])
-
-
-def _version(uri: str, found: mlflow.entities.model_registry.ModelVersion) -> ModelVersion:
-    return ModelVersion(
-        uri=resolve_uri(uri),
-        name=str(found.name),
-        version=int(found.version),
-        run_id=str(found.run_id),
-    )

@@ -17,15 +17,9 @@ from outspike.evaluate.evaluate import evaluate
 from outspike.evaluate.protocols import get_protocol
 from outspike.evaluate.results import LOWER_IS_BETTER, Results
 from outspike.evaluate.stored import floor_scores, score_bundle
-from outspike.registry.models import (
-    CHAMPION,
-    ModelVersion,
-    champion,
-    download_bundle,
-    download_model,
-    find,
-)
+from outspike.registry.models import download_bundle, download_model
 from outspike.registry.tracking import connect
+from outspike.registry.versions import CHAMPION, ModelVersion, champion, crown, find
 from outspike.scoring.bundle import Bundle
 from outspike.scoring.scores import VideoScores
 
@@ -73,18 +67,53 @@ class Promotion:
         return "\n".join([*lines, f"{self.version.address} {verb}"])
 
 
-def promote(uri: str, model: str, *, margin: float = 0.0, dry_run: bool = False) -> Promotion:
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What *better* means: a difference beyond ``margin``, of the figure or of its interval."""
+
+    margin: float
+    whole_interval: bool
+
+    def holds(self, difference: Difference, *, lower_is_better: bool) -> bool:
+        """Whether the difference is better than the margin."""
+        near = difference.value
+        if self.whole_interval:
+            near = difference.high if lower_is_better else difference.low
+        if near is None:
+            return False
+        return (-near if lower_is_better else near) > self.margin
+
+    def told(self, primary: str, rival: str, difference: Difference) -> str:
+        """The sentence that says what was found and what was asked."""
+        found = f"{primary} {_signed(difference.value)} {_range(difference)} against {rival}"
+        if self.whole_interval:
+            return f"{found}, the whole interval must lie beyond {self.margin:g}"
+        shown = "shown" if difference.shown else "not shown: the interval touches 0"
+        return f"{found} ({shown}), a first champion's figure must lie beyond {self.margin:g}"
+
+
+def promote(
+    uri: str,
+    model: str,
+    *,
+    margin: float = 0.0,
+    require_shown: bool = False,
+    dry_run: bool = False,
+) -> Promotion:
     """Run the gate on ``models:/name/version`` and set the alias ``champion`` if it passes.
 
     The version must (1) give again the metrics it was registered with, (2) load in a clean process
-    from its own wheel, and (3) beat the present champion, or the motion floor where there is none,
-    by more than ``margin``: the lower end of the paired-bootstrap interval of the difference must
-    lie above it. Both are scored under the candidate's protocol at the candidate's catalog version.
+    from its own wheel, and (3) beat the present champion by more than ``margin``: the lower end of
+    the paired-bootstrap interval of the difference must lie above it. Where there is no champion
+    yet, its figure must beat the motion floor's by more than ``margin``, and the gate says whether
+    that difference is shown or not; with ``require_shown`` the interval is asked there too. Both
+    are scored under the candidate's protocol at the candidate's catalog version.
 
     Args:
         uri: address of the registry.
-        model: as :func:`outspike.registry.models.find` takes it.
+        model: as :func:`outspike.registry.versions.find` takes it.
         margin: in units of the protocol's primary metric.
+        require_shown: ask the first champion, too, for an interval beyond the margin.
         dry_run: check, and change nothing.
 
     Raises:
@@ -96,23 +125,27 @@ def promote(uri: str, model: str, *, margin: float = 0.0, dry_run: bool = False)
     if present is not None and present.version == candidate.version:
         already = Check(name=CHAMPION, passed=True, found="this version already carries the alias")
         return Promotion(version=candidate, passed=True, checks=(already,))
-    checks = tuple(_checks(candidate, present, margin))
+    checks = tuple(
+        _checks(
+            candidate,
+            present,
+            Rule(margin=margin, whole_interval=require_shown or present is not None),
+        )
+    )
     passed = all(check.passed for check in checks)
     if not dry_run:
         _record(candidate, checks, passed)
     return Promotion(version=candidate, passed=passed, checks=checks, dry_run=dry_run)
 
 
-def _checks(
-    candidate: ModelVersion, present: ModelVersion | None, margin: float
-) -> Iterator[Check]:
+def _checks(candidate: ModelVersion, present: ModelVersion | None, rule: Rule) -> Iterator[Check]:
     with tempfile.TemporaryDirectory(prefix="outspike-promote-") as name:
         folder = Path(name)
         bundle = Bundle.load(download_bundle(candidate, folder / "candidate"))
         scores = score_bundle(bundle)
         yield _same_metrics(candidate, bundle, scores)
         yield _loads_in_clean_process(candidate, folder / "clean")
-        yield _beats(bundle, scores, present, folder / "champion", margin)
+        yield _beats(bundle, scores, present, folder / "champion", rule)
 
 
 def _record(candidate: ModelVersion, checks: Sequence[Check], passed: bool) -> None:
@@ -125,10 +158,10 @@ def _record(candidate: ModelVersion, checks: Sequence[Check], passed: bool) -> N
             client.set_model_version_tag(
                 candidate.name, version, f"outspike.gate.{check.name}", text
             )
-        if passed:
-            client.set_registered_model_alias(candidate.name, CHAMPION, version)
     except MlflowException as error:
         raise RegistryError(f"{candidate.address} was not promoted: {error}") from error
+    if passed:
+        crown(candidate)
 
 
 # ------------------------------------------------------------------------------- the checks
@@ -195,7 +228,7 @@ def _beats(
     scores: Sequence[VideoScores],
     present: ModelVersion | None,
     folder: Path,
-    margin: float,
+    rule: Rule,
 ) -> Check:
     """The paired difference from the champion, or from the floor."""
     name = "motion_floor" if present is None else f"champion version {present.version}"
@@ -210,19 +243,20 @@ def _beats(
     except OutspikeError as error:
         return _failed("beats", f"{name} cannot be scored on the same recordings: {error}")
     assert results.floor is not None
-    difference = results.floor.differences[protocol.primary]
-    if difference.value is None or difference.low is None or difference.high is None:
-        return _failed("beats", f"{protocol.primary} against {name}: {difference.reason}")
-    gain = -difference.high if protocol.primary in LOWER_IS_BETTER else difference.low
-    found = _sentence(protocol.primary, name, difference, margin)
-    return Check(name="beats", passed=gain > margin, found=found)
+    primary = protocol.primary
+    difference = results.floor.differences[primary]
+    if difference.value is None or difference.low is None:
+        return _failed("beats", f"{primary} against {name}: {difference.reason}")
+    holds = rule.holds(difference, lower_is_better=primary in LOWER_IS_BETTER)
+    return Check(name="beats", passed=holds, found=rule.told(primary, name, difference))
 
 
-def _sentence(primary: str, name: str, difference: Difference, margin: float) -> str:
-    return (
-        f"{primary} {difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}] "
-        f"against {name}, the whole interval must lie beyond {margin:g}"
-    )
+def _signed(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:+.4f}"
+
+
+def _range(difference: Difference) -> str:
+    return f"[{_signed(difference.low)}, {_signed(difference.high)}]"
 
 
 def _failed(name: str, found: str) -> Check:
