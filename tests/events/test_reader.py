@@ -100,7 +100,7 @@ def test_events_before_the_first_time_word_are_counted_aloud(
     url = _words(tmp_path / "a.raw", [0x0001, 0x2001, 0x3001, 0x4003, 0x8001, 0x6000, 0x2002])
     events = concatenate(list(open_events(url).chunks()))
     assert events.x.tolist() == [2]
-    assert "events_without_time=3" in caplog.text
+    assert "untimed_events=3" in caplog.text
 
 
 def test_a_first_word_that_begins_like_a_header_line_is_data(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import zipfile
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from typing import IO, Any, BinaryIO
 
 import numpy as np
@@ -10,9 +11,49 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from outspike.errors import MediaError
+from outspike.events.codec import Facts, Piece, Source
 from outspike.events.columns import Events
 
+_ZIP = b"PK\x03\x04"
 _KEYS = ("t", "x", "y", "p")
+
+
+class Npz:
+    """Archives of NumPy columns, as UCF-Crime-DVS is published."""
+
+    def sniff(self, head: bytes, num_bytes: int) -> bool:
+        """A zip archive."""
+        return head.startswith(_ZIP)
+
+    def open(self, source: Source) -> "NpzStream":
+        """Find the columns."""
+        return NpzStream(source)
+
+
+class NpzStream:
+    """The columns of one archive."""
+
+    def __init__(self, source: Source) -> None:
+        self._columns = NpzColumns(source.url, source.file)
+        width, height = self._columns.fact("width"), self._columns.fact("height")
+        self.facts = Facts(
+            format="npz",
+            title="NumPy npz",
+            size=None if width is None or height is None else (width, height),
+            anchor_us=self._columns.fact("anchor_us"),
+            duration_us=self._columns.fact("duration_us"),
+        )
+
+    def pieces(self, num_events: int) -> Iterator[Piece]:
+        """Consecutive events, at most ``num_events`` at a time."""
+        start = 0
+        for events in self._columns.chunks(num_events):
+            yield Piece(events, partial(_numbered, start))
+            start += len(events)
+
+
+def _numbered(start: int, index: int) -> str:
+    return f"event {start + index}"
 
 
 class NpzColumns:

@@ -1,41 +1,48 @@
-"""Read event recordings: Prophesee EVT 2.0 and EVT 3.0 raw files, and npz, known by content."""
+"""Read event recordings of every format, known by content and streamed in bounded memory."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO, Literal
+from typing import Literal
 
-import numpy as np
-
-from outspike.errors import MediaError
+from outspike.errors import ConfigError, MediaError
+from outspike.events.check import Checker
+from outspike.events.codec import HEAD_BYTES, Codec, Facts, OnError, Source
 from outspike.events.columns import Events
-from outspike.events.npz_stream import NpzColumns
-from outspike.events.raw_decode import Decoder, Evt2Decoder, Evt3Decoder
+from outspike.events.npz_stream import Npz
+from outspike.events.prophesee_raw import PropheseeRaw
 from outspike.urls import open_url, plain_errors
 
 SizeSource = Literal["header", "configured", "unknown"]
 
 _log = logging.getLogger(__name__)
 
-_ZIP = b"PK\x03\x04"
-_MAX_HEADER_BYTES = 1 << 16
-_DECODERS: dict[str, Callable[[], Decoder]] = {"evt2": Evt2Decoder, "evt3": Evt3Decoder}
+#: In the order in which they are asked; the formats without a signature come last.
+CODECS: dict[str, Codec] = {
+    "npz": Npz(),
+    "raw": PropheseeRaw(),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class EventInfo:
-    """What a file says of itself before its first event.
+    """What a file says of itself before its first event, and what the caller knows of it.
 
     ``anchor_us`` is the recorded start on the clock of the events, ``duration_us`` the recorded
-    length; None where the file does not tell.
+    length, ``clock_offset_us`` what a stored time lacks to be on the recorder's common clock; None
+    where the file does not tell.
     """
 
-    format: Literal["evt2", "evt3", "npz"]
+    format: str
+    title: str
     width: int | None
     height: int | None
     size_source: SizeSource
     anchor_us: int | None = None
     duration_us: int | None = None
+    clock_offset_us: int | None = None
 
 
 class EventReader:
@@ -44,161 +51,109 @@ class EventReader:
     Args:
         url: local path or ``s3://`` address.
         size: width and height of the sensor, where the file does not tell or tells wrongly.
+        on_error: ``raise`` at the first fault, or ``resync``: leave out what is damaged, count it
+            in :attr:`skipped` and read on.
 
     Raises:
-        MediaError: no such file, or of a format that is not known.
+        MediaError: no such file, of a format that is not known, or with a header nothing can be
+            read behind.
     """
 
-    def __init__(self, url: str, *, size: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, url: str, *, size: tuple[int, int] | None = None, on_error: OnError = "raise"
+    ) -> None:
+        if size is not None and not all(0 < side <= 1 << 16 for side in size):
+            raise ConfigError(f"size {size[0]}x{size[1]}: expected sides from 1 to {1 << 16}.")
         self.url = url
-        try:
-            with plain_errors(url), open_url(url) as file:
-                self.info, self._body = _look(url, file, size)
-        except OSError as error:
-            raise MediaError(f"{url}: {error}", reason="unreadable") from error
+        self._size = size
+        self._on_error: OnError = on_error
+        self._skipped: Counter[str] = Counter()
+        with self._opened() as (source, codec):
+            self.info = _info(codec.open(source).facts, size)
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """What the last :meth:`chunks` left out so far, by kind; empty where all is sound."""
+        return {kind: count for kind, count in sorted(self._skipped.items()) if count}
 
     def chunks(self, num_events: int = 1 << 20) -> Iterator[Events]:
         """Consecutive events, about ``num_events`` at a time, times as stored.
 
         Raises:
-            MediaError: the file ends inside a word, or an event lies outside the sensor.
+            MediaError: damage, an event outside the sensor or times that run back by more than
+                jitter; with ``on_error="resync"`` only where nothing can be read on.
         """
+        if num_events < 1:
+            raise ConfigError(f"num_events={num_events}: at least one.")
+        self._skipped = Counter()
+        with self._opened() as (source, codec):
+            size = None
+            if self.info.width is not None and self.info.height is not None:
+                size = (self.info.width, self.info.height)
+            checker = Checker(source=source, size=size, size_origin=self.info.size_source)
+            for piece in codec.open(source).pieces(num_events):
+                yield checker.events(piece)
+        for kind, count in self.skipped.items():
+            _log.warning("%s: skipped %s=%d", self.url, kind, count)
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[Source, Codec]]:
         try:
             with plain_errors(self.url), open_url(self.url) as file:
-                if self.info.format == "npz":
-                    chunks = NpzColumns(self.url, file).chunks(num_events)
-                else:
-                    chunks = self._raw_chunks(file, num_events)
-                for chunk in chunks:
-                    self._check_size(chunk)
-                    yield chunk
+                head = file.read(HEAD_BYTES)
+                num_bytes = file.seek(0, 2)
+                file.seek(0)
+                source = Source(
+                    url=self.url,
+                    file=file,
+                    head=head,
+                    num_bytes=num_bytes,
+                    on_error=self._on_error,
+                    size=self._size,
+                    skipped=self._skipped,
+                )
+                yield source, find_codec(source)
         except OSError as error:
             raise MediaError(f"{self.url}: {error}", reason="unreadable") from error
 
-    def _raw_chunks(self, file: BinaryIO, num_words: int) -> Iterator[Events]:
-        decoder = _DECODERS[self.info.format]()
-        itemsize = decoder.word.itemsize
-        file.seek(self._body)
-        while data := file.read(num_words * itemsize):
-            if len(data) % itemsize:
-                raise MediaError(
-                    f"{self.url}: ends inside a word of {itemsize} bytes; the file was cut short.",
-                    reason="truncated",
-                )
-            yield decoder.decode(np.frombuffer(data, dtype=decoder.word))
-        if decoder.num_untimed:
-            _log.warning("%s: events_without_time=%d left out", self.url, decoder.num_untimed)
 
-    def _check_size(self, events: Events) -> None:
-        width, height = self.info.width, self.info.height
-        if width is None or height is None or not len(events):
-            return
-        if int(events.x.max()) >= width or int(events.y.max()) >= height:
-            raise MediaError(
-                f"{self.url}: an event at pixel ({events.x.max()}, {events.y.max()}) lies outside "
-                f"the {self.info.size_source} size {width}x{height}; give the true size.",
-                reason="outside_sensor",
-            )
-
-
-def open_events(url: str, *, size: tuple[int, int] | None = None) -> EventReader:
+def open_events(
+    url: str, size: tuple[int, int] | None = None, on_error: OnError = "raise"
+) -> EventReader:
     """A reader of the recording at ``url``; see :class:`EventReader`."""
-    return EventReader(url, size=size)
+    return EventReader(url, size=size, on_error=on_error)
 
 
-def _look(url: str, file: BinaryIO, size: tuple[int, int] | None) -> tuple[EventInfo, int]:
-    """Format and facts of a file, and where its words begin."""
-    head = file.read(_MAX_HEADER_BYTES)
-    if not head:
-        raise MediaError(f"{url}: an empty file.", reason="empty")
-    if head.startswith(_ZIP):
-        file.seek(0)
-        return _npz_info(url, file, size), 0
-    if head.startswith(b"%"):
-        return _raw_info(url, head, size)
-    raise MediaError(
-        f"{url}: not an event recording that is known (Prophesee EVT 2.0 and 3.0 raw, npz); it "
-        f"begins with {head[:8]!r}.",
+def find_codec(source: Source) -> Codec:
+    """The codec that recognises the content.
+
+    Raises:
+        MediaError: an empty file, or one that no codec recognises.
+    """
+    if not source.num_bytes:
+        source.fail("an empty file; expected an event recording.", reason="empty")
+    for codec in CODECS.values():
+        if codec.sniff(source.head, source.num_bytes):
+            return codec
+    source.fail(
+        f"not an event recording that is known ({', '.join(CODECS)}); its {source.num_bytes} "
+        f"bytes begin at byte 0 with {source.head[:8]!r}.",
         reason="unknown_format",
     )
 
 
-def _npz_info(url: str, file: BinaryIO, size: tuple[int, int] | None) -> EventInfo:
-    columns = NpzColumns(url, file)
-    width, height = columns.fact("width"), columns.fact("height")
-    found = None if width is None or height is None else (width, height)
-    chosen, source = _size(size, found)
+def _info(facts: Facts, configured: tuple[int, int] | None) -> EventInfo:
+    chosen = configured or facts.size
+    origin: SizeSource = "unknown"
+    if chosen is not None:
+        origin = "header" if configured is None else "configured"
     return EventInfo(
-        format="npz",
+        format=facts.format,
+        title=facts.title,
         width=chosen and chosen[0],
         height=chosen and chosen[1],
-        size_source=source,
-        anchor_us=columns.fact("anchor_us"),
-        duration_us=columns.fact("duration_us"),
+        size_source=origin,
+        anchor_us=facts.anchor_us,
+        duration_us=facts.duration_us,
+        clock_offset_us=facts.clock_offset_us,
     )
-
-
-def _raw_info(url: str, head: bytes, size: tuple[int, int] | None) -> tuple[EventInfo, int]:
-    lines, body = _header_lines(head)
-    facts = dict(line.split(maxsplit=1) for line in lines if len(line.split(maxsplit=1)) == 2)
-    parts = dict(part.split("=", 1) for part in facts.get("format", "").split(";") if "=" in part)
-    version = facts.get("evt") or facts.get("format", "").split(";")[0].removeprefix("EVT")
-    name = f"evt{version.split('.')[0]}"
-    if name not in _DECODERS or not version.endswith((".0", "2", "3")):
-        raise MediaError(
-            f"{url}: Prophesee raw of version {version or 'unknown'}; EVT 2.0 and 3.0 are read.",
-            reason="unknown_format",
-        )
-    width, _, height = facts.get("geometry", "").partition("x")
-    found = _header_size(url, parts.get("width", width), parts.get("height", height))
-    chosen, source = _size(size, found)
-    info = EventInfo(
-        format="evt2" if name == "evt2" else "evt3",
-        width=chosen and chosen[0],
-        height=chosen and chosen[1],
-        size_source=source,
-        anchor_us=_header_number(url, "anchor_us", facts.get("anchor_us")),
-        duration_us=_header_number(url, "duration_us", facts.get("duration_us")),
-    )
-    return info, body
-
-
-def _header_size(url: str, width: str, height: str) -> tuple[int, int] | None:
-    pair = (_header_number(url, "width", width), _header_number(url, "height", height))
-    return None if pair[0] is None or pair[1] is None else (pair[0], pair[1])
-
-
-def _header_number(url: str, name: str, text: str | None) -> int | None:
-    """A whole number of the header; None where it is absent or left blank."""
-    if not text:
-        return None
-    if not text.strip().lstrip("-").isdecimal():
-        raise MediaError(f"{url}: header {name} is {text!r}; expected a number.", reason="corrupt")
-    return int(text)
-
-
-def _header_lines(head: bytes) -> tuple[list[str], int]:
-    """Text of the header's lines, and the position after the last of them.
-
-    Older files do not end their header. ``%`` alone does not make a line of it: a first word may
-    begin with that byte, so a line also has a blank next and is printable.
-    """
-    lines, position = [], 0
-    while head.startswith(b"% ", position):
-        stop = head.find(b"\n", position)
-        text = head[position + 2 : stop].strip().decode("latin-1")
-        if stop < 0 or not text.isascii() or not text.isprintable():
-            break
-        line, position = text, stop + 1
-        if line == "end":
-            break
-        lines.append(line)
-    return lines, position
-
-
-def _size(
-    configured: tuple[int, int] | None, found: tuple[int, int] | None
-) -> tuple[tuple[int, int] | None, SizeSource]:
-    if configured is not None:
-        return configured, "configured"
-    return found, "header" if found is not None else "unknown"

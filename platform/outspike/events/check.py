@@ -1,0 +1,129 @@
+"""What holds of the events of every format: they lie on the sensor and time does not run back."""
+
+from dataclasses import dataclass, field
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from outspike.events.codec import Piece, Source
+from outspike.events.columns import Events
+
+#: Real sensors deliver a few events late (readout jitter, up to 11 us seen); more is a fault.
+JITTER_US = 16
+
+_EARLIEST = np.iinfo(np.int64).min
+
+
+@dataclass(kw_only=True)
+class Checker:
+    """Checks consecutive pieces of one recording.
+
+    Args:
+        source: where faults go.
+        size: width and height, where they are known.
+        size_origin: who says so, for the message.
+    """
+
+    source: Source
+    size: tuple[int, int] | None
+    size_origin: str
+    _latest_us: NDArray[np.int64] = field(
+        default_factory=lambda: np.full(1, _EARLIEST, dtype=np.int64)
+    )
+
+    def events(self, piece: Piece) -> Events:
+        """The events of ``piece``; faulty ones raise, or are left out and counted.
+
+        Raises:
+            MediaError: an event outside the sensor, or one before its predecessor by more than
+                :data:`JITTER_US`.
+        """
+        events = piece.events
+        width, height = self.size or (1 << 16, 1 << 16)
+        if not len(events) or _sound(events.t, events.x, events.y, width, height, self._latest_us):
+            return events
+        verdict = np.empty(len(events), dtype=np.uint8)
+        _judge(events.t, events.x, events.y, width, height, self._latest_us, verdict)
+        for kind, report in (
+            ("outside_sensor", self._outside),
+            ("time_backwards", self._backwards),
+        ):
+            found = np.flatnonzero(verdict == _VERDICTS[kind])
+            if len(found):
+                message = report(piece, int(found[0]))
+                self.source.fault(kind, message, reason=kind, count=len(found))
+        keep = verdict == 0
+        if keep.all():
+            return events
+        return Events(events.t[keep], events.x[keep], events.y[keep], events.p[keep])
+
+    def _outside(self, piece: Piece, index: int) -> str:
+        events, (width, height) = piece.events, self.size or (1 << 16, 1 << 16)
+        return (
+            f"an event at pixel ({events.x[index]}, {events.y[index]}), {piece.place(index)}, lies "
+            f"outside the {self.size_origin} size {width}x{height}; give the true size."
+        )
+
+    def _backwards(self, piece: Piece, index: int) -> str:
+        return (
+            f"the event at {piece.events.t[index]} us, {piece.place(index)}, does not fit the "
+            f"times around it; expected times that step back by at most {JITTER_US} us."
+        )
+
+
+_VERDICTS = {"outside_sensor": 1, "time_backwards": 2}
+_OUTSIDE, _BACKWARDS = _VERDICTS["outside_sensor"], _VERDICTS["time_backwards"]
+
+
+@numba.njit(cache=True)
+def _sound(
+    t: NDArray[np.int64],
+    x: NDArray[np.uint16],
+    y: NDArray[np.uint16],
+    width: int,
+    height: int,
+    latest_us: NDArray[np.int64],
+) -> bool:
+    """Whether all is plainly well: the fast way out, in three loops that vectorise."""
+    x_max = y_max = np.uint16(0)
+    for i in range(len(x)):
+        x_max = max(x_max, x[i])
+    for i in range(len(y)):
+        y_max = max(y_max, y[i])
+    back = t[0] < latest_us[0]
+    for i in range(1, len(t)):
+        back |= t[i] < t[i - 1]
+    if x_max >= width or y_max >= height or back:
+        return False
+    latest_us[0] = t[-1]
+    return True
+
+
+@numba.njit(cache=True)
+def _judge(
+    t: NDArray[np.int64],
+    x: NDArray[np.uint16],
+    y: NDArray[np.uint16],
+    width: int,
+    height: int,
+    latest_us: NDArray[np.int64],
+    verdict: NDArray[np.uint8],
+) -> None:
+    """0 for a sound event, else what is wrong with it.
+
+    An event far ahead of both neighbours is the one that is wrong, not all that follow it.
+    """
+    for i in range(len(t)):
+        verdict[i] = 0
+        if x[i] >= width or y[i] >= height:
+            verdict[i] = _OUTSIDE
+            continue
+        # Python's comparison of a difference would overflow for the first event of all.
+        floor = latest_us[0] - JITTER_US if latest_us[0] > _EARLIEST + JITTER_US else _EARLIEST
+        following = t[i + 1] if i + 1 < len(t) else t[i]
+        leaps = following < t[i] and t[i] - following > JITTER_US and following >= floor
+        if t[i] < floor or (leaps and latest_us[0] != _EARLIEST):
+            verdict[i] = _BACKWARDS
+        else:
+            latest_us[0] = max(latest_us[0], t[i])
