@@ -111,21 +111,40 @@ class ExtractConfig:
 
 # --------------------------------------------------------------------------------- detectors
 
-Compat = Literal["msf_2025", "ief_vad_2025"]
+Compat = Literal["msf_2025", "ief_vad_2025", "gv_vad_2025"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SslsConfig:
     """Synthetic-sample loss scaling (``gv_vad_ssls.md`` section 4.3): one weight per bag."""
 
-    mode: Literal["off", "per_sample", "batch_scalar"] = "per_sample"
+    mode: Literal["off", "unweighted", "per_sample", "batch_scalar"] = "per_sample"
+    """``off``: no generated bag is trained on (a run that asks for some is refused).
+    ``unweighted``: they count like real ones, which is what weight 1 gives. ``per_sample``: each
+    has its weight in every loss term. ``batch_scalar``: the published arithmetic, one factor on the
+    whole cost, for parity."""
     policy: Literal["fixed", "schedule", "learned"] = "fixed"
     scale: float = 1.0
     """Weight of a synthetic bag (fixed), peak (schedule), or upper bound (learned)."""
-    schedule: str = "linear_cosine"
+    schedule: str | None = None
+    """``<warmup>_<decay>``, for the policy of that name; the published arithmetic also multiplies a
+    learned scale by it."""
     normalise: Literal["count", "weight"] = "count"
     isolate_stats: bool = False
     """Keep synthetic bags out of batch statistics, thresholds and rankings."""
+    learned_lr_factor: float = 1.0
+    """Learning rate of a learned scale, as a multiple of the network's."""
+
+    def __post_init__(self) -> None:
+        if self.policy == "schedule" and self.schedule is None:
+            raise ConfigError("ssls.policy='schedule' needs ssls.schedule, such as linear_cosine.")
+        if self.policy == "learned" and self.schedule is not None and self.mode == "per_sample":
+            raise ConfigError(
+                f"ssls.policy='learned' with ssls.schedule={self.schedule!r}: a learned scale sets "
+                "itself; only mode 'batch_scalar', the published form, multiplies both."
+            )
+        if self.learned_lr_factor <= 0:
+            raise ConfigError(f"ssls.learned_lr_factor={self.learned_lr_factor}: must be positive.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +202,118 @@ class IefVadConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SaaConfig:
+    """Snippet anomalous attention (``snippet_anomalous_attention.md``)."""
+
+    kind: Literal["saa"] = "saa"
+    feature_set: str = "i3d-rgb"
+    width: int = 1024
+    """Feature width ``D`` of the input; widths that are no multiple of 8 are projected to one."""
+    audio_set: str | None = None
+    """Audio features beside the visual ones (XD-Violence)."""
+    audio_width: int = 128
+    audio_fusion: Literal["concat", "temporal_conv"] = "concat"
+    """Audio joins as it is, or after a convolution over three snippets and a rectifier."""
+    bias: bool = True
+    """Biases of the convolutions; False is the authors' MindSpore graph."""
+    dropout: float = 0.7
+    classification: Literal["topk", "snippet"] = "topk"
+    """A bag's label judges the mean of its highest scores, or every snippet by itself."""
+    reduction: Literal["mean", "literal"] = "mean"
+    """Norm and sparsity are means over time, or the sums that the paper writes."""
+    epsilon: float = 0.2
+    """Attention below this share of its range is suppressed in the suppressed branches."""
+    alpha: float = 0.8
+    """Share of the plain branches in the classification loss; the suppressed ones get the rest."""
+    norm_weight: float = 0.8
+    smooth_weight: float = 0.01
+    guide_steps: int = 400
+    """Steps in which attention follows the scores; afterwards it follows scores above 0.5."""
+    input_norm: Literal["none", "standardise"] = "none"
+    """``standardise`` fits mean and deviation of every feature on the training bags."""
+    input_clip: float | None = None
+    """Standardised features are kept within this many deviations of the mean."""
+    compat: Literal["saa_2024"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AedConfig:
+    """ConvLSTM classification and frame regression, one layer or two (``lad2000_aed.md``)."""
+
+    kind: Literal["aed", "aed_t"] = "aed_t"
+    feature_set: str = "i3d-rgb"
+    width: int = 1024
+    """Feature width ``D`` of the input; widths that are no multiple of 16 are projected to one."""
+    flow_set: str | None = None
+    """Features appended to those of ``feature_set``."""
+    flow_width: int = 1024
+    window: int = 5
+    """Snippets that the network sees at once (``max_seqlen``)."""
+    frames_per_snippet: int = 16
+    """Frame scores that each snippet gets; longer snippets are refused."""
+    hidden: int = 128
+    """Channels of the recurrent state."""
+    down: int = 1024
+    head: int = 512
+    """Widths of the layer after the recurrence and of the inner layer of each head."""
+    classes: tuple[str, ...] = ()
+    """Class names of the recordings, in the order of the outputs; empty means normal, anomalous."""
+    class_weight: float = 1.0
+    frame_weight: float = 10.0
+    input_norm: Literal["none", "standardise"] = "none"
+    """``standardise`` fits mean and deviation of every feature on the training bags."""
+    input_clip: float | None = None
+    """Standardised features are kept within this many deviations of the mean."""
+    compat: Literal["lad2000"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GvVadConfig:
+    """Temporal context of frames and captions, taught by anomaly prompts (``gv_vad_ssls.md``)."""
+
+    kind: Literal["gv_vad"] = "gv_vad"
+    feature_group: Literal["both", "vis", "text"] = "both"
+    """Streams that are read; the prompt losses need captions."""
+    visual_set: str = "clip"
+    text_set: str = "captions"
+    """Sentence embeddings, one row a snippet and one crop."""
+    visual_width: int = 768
+    text_width: int = 768
+    fusion: Literal["concat", "add", "product", "add_up"] = "concat"
+    """How two streams become one; the widths of the sums are those of the text (``add``,
+    ``product``) or of both together (``add_up``)."""
+    text_aggregation: bool = True
+    """Give captions a temporal block of their own; without it they are fused as they are."""
+    hidden: int = 512
+    """Width of the scoring head, then a quarter of it."""
+    dropout: float = 0.7
+    topk_divisor: int = 10
+    """The ``max(1, snippets // topk_divisor)`` snippets of largest magnitude stand for a bag."""
+    prompt_bank: str | None = None
+    """File of embedded anomaly phrases that the prompt losses compare captions with."""
+    normal_weight: float = 1.0
+    anomalous_weight: float = 1.0
+    """Weight of a bag of that label in the classification term."""
+    magnitude_weight: float = 1e-4
+    magnitude_margin: float = 100.0
+    smooth_weight: float = 8e-4
+    """Of the squared steps of an anomalous bag's scores, mean over bags (published: their sum)."""
+    sparse_weight: float = 8e-3
+    """Of the length of an anomalous bag's score vector, mean over bags (published: one vector)."""
+    pal_weight: float = 1e-3
+    mpl_weight: float = 0.1
+    """Applied once; the published form squares it."""
+    mpl_margin: float = 1.0
+    input_norm: Literal["none", "standardise"] = "none"
+    """``standardise`` fits mean and deviation of every feature on the training bags."""
+    input_clip: float | None = None
+    """Standardised features are kept within this many deviations of the mean."""
+    published_segments: int = 32
+    """Segments that the published code believes a bag has: k is a tenth of it (``compat`` only)."""
+    compat: Literal["gv_vad_2025"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class MotionFloorConfig:
     """The floor under every results table: frame differences and no learning to speak of."""
 
@@ -192,7 +323,7 @@ class MotionFloorConfig:
     """``normal_deviation``: per-cell z-scores (Ped2); ``logistic``: clip statistics (fights)."""
 
 
-DetectorConfig = MsfConfig | IefVadConfig | MotionFloorConfig
+DetectorConfig = MsfConfig | IefVadConfig | SaaConfig | AedConfig | GvVadConfig | MotionFloorConfig
 
 
 # ---------------------------------------------------------------------------------- training
@@ -202,8 +333,10 @@ DetectorConfig = MsfConfig | IefVadConfig | MotionFloorConfig
 class WindowConfig:
     """How a training bag of any length becomes at most ``length`` rows."""
 
-    rule: Literal["all", "uniform", "msf_2025", "mean_bins"] = "uniform"
-    """``all`` keeps every row; ``uniform`` draws one row a bin; the others are published rules."""
+    rule: Literal["all", "uniform", "crop", "msf_2025", "mean_bins", "mean_segments"] = "uniform"
+    """``all`` keeps every row; ``uniform`` draws one row a bin; ``crop`` takes neighbouring rows,
+    which hold an anomalous frame where frame labels say that the bag has one; the others are
+    published rules, of which ``mean_segments`` makes exactly ``length`` rows of any bag."""
     length: int = 64
 
 
@@ -303,6 +436,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.bags_per_batch < 2 or self.bags_per_batch % 2:
             raise ConfigError(f"bags_per_batch={self.bags_per_batch} must be even: two halves.")
+        if self.ssls.mode == "off" and self.synthetic_per_batch:
+            raise ConfigError(
+                f"ssls.mode='off' trains on no generated bag, synthetic_per_batch="
+                f"{self.synthetic_per_batch} asks for some: set it to 0, or ssls.mode='unweighted' "
+                "to let them count like real ones."
+            )
         if self.num_workers < 0 or (self.bags_per_batch // 2) % max(1, self.num_workers):
             raise ConfigError(
                 f"bags_per_batch={self.bags_per_batch} gives {self.bags_per_batch // 2} bags a "
@@ -428,6 +567,43 @@ class EvaluateConfig:
         if self.num_resamples < 0 or self.max_large < 0:
             raise ConfigError(
                 f"num_resamples={self.num_resamples}, max_large={self.max_large}: not negative."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossfitConfig:
+    """``jobs/crossfit.py``: a training repeated over folds; every recording scored unseen."""
+
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """What each fold trains, in this process; ``train.seed`` seeds its weights."""
+    protocol: str = "surv-fight-cross"
+    """A protocol that cross-fits; it says which recordings are dealt out."""
+    num_folds: int = 5
+    against: Literal["motion_floor", "none"] = "motion_floor"
+    """What to compare with, fitted on the very same folds."""
+    out: str = "outspike-crossfit"
+    """Local folder or s3:// prefix for ``report.html``, ``results.json`` and ``folds.json``."""
+    num_resamples: int = 1000
+    """Bootstrap resamples behind each interval."""
+    seed: int = 0
+    """Of the dealing and of the resamples."""
+    key_frames: bool = True
+    """Decode frames of the recordings and show them under the timelines."""
+    max_large: int = 24
+    """Recordings shown with a full timeline; the others are small curves."""
+    dry_run: bool = False
+    """Say which folds would be trained, from the catalog, and stop."""
+
+    def __post_init__(self) -> None:
+        if self.num_folds < 2 or self.num_resamples < 0 or self.max_large < 0:
+            raise ConfigError(
+                f"num_folds={self.num_folds}, num_resamples={self.num_resamples}, "
+                f"max_large={self.max_large}: need at least 2 folds and nothing negative."
+            )
+        if self.train.selection.split != "last":
+            raise ConfigError(
+                f"train.selection.split={self.train.selection.split!r}: each fold trains "
+                "train.steps and keeps the last one; use 'last'."
             )
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outspike.config import IefVadConfig, MsfConfig, SslsConfig
+from outspike.config import IefVadConfig, MsfConfig, SslsConfig, TrainConfig
 from outspike.detectors.base import LossTerm
 from outspike.detectors.build import build
 from outspike.detectors.reduce import reduce_terms
@@ -55,7 +55,7 @@ def loss_and_gradients(detector, bags, ssls):
 def test_a_weight_of_one_is_no_scaling_bit_for_bit(batch, name):
     """Loss and every gradient at lambda = 1 equal those with SSLS off."""
     detector, bags, one = setting(batch, name, scale=1.0)
-    off = Ssls(SslsConfig(mode="off"), total_steps=10)
+    off = Ssls(SslsConfig(mode="unweighted"), total_steps=10)
     loss_one, grads_one, _ = loss_and_gradients(detector, bags, one)
     loss_off, grads_off, _ = loss_and_gradients(detector, bags, off)
     assert torch.equal(loss_one, loss_off)
@@ -138,6 +138,32 @@ def test_unknown_schedules_are_refused_with_the_known_names(name):
     """A misspelt schedule fails at construction, not at step 900."""
     with pytest.raises(ConfigError, match="linear"):
         Ssls(SslsConfig(policy="schedule", schedule=name), total_steps=10)
+
+
+def test_a_schedule_must_be_named_and_stands_alone():
+    """No default shape is assumed, and a learned scale takes none on top."""
+    with pytest.raises(ConfigError, match="linear_cosine"):
+        SslsConfig(policy="schedule")
+    with pytest.raises(ConfigError, match="sets itself"):
+        SslsConfig(policy="learned", schedule="linear_none")
+
+
+@pytest.mark.parametrize("mode", ["off", "unweighted"])
+def test_without_scaling_the_loss_is_that_of_weight_one(batch, mode):
+    """Both names compute the same; a weight set beside them is not used."""
+    bags = batch(LENGTHS, {"f": 2}, synthetic=SYNTHETIC)
+    term = made_up_term(3.0, bags)
+    found, log = Ssls(SslsConfig(mode=mode, scale=0.25), total_steps=10).reduce([term], bags, 0)
+    assert torch.equal(found, Ssls(SslsConfig(), total_steps=10).reduce([term], bags, 0)[0])
+    assert log["ssls/scale"] == 1.0
+
+
+def test_off_admits_no_generated_bag_to_a_run():
+    """What was once trained on at full weight is refused, with both ways out named."""
+    with pytest.raises(ConfigError, match=r"set it to 0, or ssls\.mode='unweighted'"):
+        TrainConfig(ssls=SslsConfig(mode="off"), synthetic_per_batch=4)
+    TrainConfig(ssls=SslsConfig(mode="off"))
+    TrainConfig(ssls=SslsConfig(mode="unweighted"), synthetic_per_batch=4)
 
 
 def made_up_term(value, bags):

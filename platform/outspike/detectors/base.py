@@ -28,10 +28,13 @@ class LossTerm:
     counts: Tensor
     """``[n]``: what each unit adds to the denominator."""
     bags: Tensor
-    """int64 ``[n, m]``: the bags of this batch that own each unit."""
+    """int64 ``[n, m]``: the bags that own each unit, of this rank's batch or, with ``scope``
+    ``world``, of all ranks' batches one after the other."""
     weight: float = 1.0
     combine: Literal["product", "geometric"] = "product"
     """How the weights of several owners make the unit's: their product or their geometric mean."""
+    scope: Literal["rank", "world"] = "rank"
+    """What ``bags`` counts; every unit belongs to the terms of one rank only."""
 
 
 class Detector(nn.Module, ABC):

@@ -54,6 +54,27 @@ def differentiable_all_reduce(value: Tensor, group: Group = None) -> Tensor:
     return reduced
 
 
+def gathered(rows: Tensor, group: Group = None) -> tuple[Tensor, int]:
+    """Rows of all ranks in the order of ranks, without gradient, and where this rank's begin.
+
+    Ranks may hold different numbers of rows, also none.
+    """
+    rows = rows.detach()
+    size = world_size(group)
+    if size == 1:
+        return rows, 0
+    rank = dist.get_rank(group)
+    counts = torch.zeros(size, dtype=torch.int64, device=rows.device)
+    counts[rank] = len(rows)
+    numbers = all_reduced(counts, group).tolist()
+    padded = rows.new_zeros((max(numbers), *rows.shape[1:]))
+    padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in range(size)]
+    dist.all_gather(parts, padded, group=group)
+    whole = [part[:number] for part, number in zip(parts, numbers, strict=True)]
+    return torch.cat(whole), sum(numbers[:rank])
+
+
 def unit_weights(term: LossTerm, omega: Tensor) -> Tensor:
     """Weight of each unit of a term from the weights of its bags, ``[B] -> [n]``."""
     owners = omega[term.bags]
@@ -85,8 +106,9 @@ def reduce_terms(
         without any unit is 0.
     """
     numerators, counts = [], []
+    owners = _owned(terms, omega, group)
     for term in terms:
-        weight = unit_weights(term, omega)
+        weight = unit_weights(term, owners[term.scope])
         numerators.append((weight * term.values).sum())
         counts.append((term.counts if normalise == "count" else weight * term.counts).sum())
     sums = torch.stack(
@@ -112,13 +134,22 @@ def split_losses(
     A unit with any synthetic owner counts as synthetic. A group without units has loss 0.
     """
     losses = []
+    flags = _owned(terms, synthetic.to(torch.uint8), group)
     for wanted in (False, True):
         part = []
         for term in terms:
-            chosen = (synthetic[term.bags].any(dim=1) == wanted).to(term.values.dtype)
+            made = flags[term.scope].bool()[term.bags].any(dim=1)
+            chosen = (made == wanted).to(term.values.dtype)
             part.append(
                 replace(term, values=(term.values * chosen).detach(), counts=term.counts * chosen)
             )
         ones = torch.ones(len(synthetic), dtype=terms[0].values.dtype, device=synthetic.device)
         losses.append(reduce_terms(part, ones, group)[1]["total"])
     return losses[0], losses[1]
+
+
+def _owned(terms: Sequence[LossTerm], value: Tensor, group: Group) -> dict[str, Tensor]:
+    """A value per bag under both meanings of a term's owners; gathered only where one needs it."""
+    if not any(term.scope == "world" for term in terms):
+        return {"rank": value}
+    return {"rank": value, "world": gathered(value, group)[0]}

@@ -1,7 +1,10 @@
 """Synthetic-sample loss scaling (SSLS): one weight per bag, 1 for real, lambda for generated ones.
 
 ``per_sample`` is what the paper intends (``gv_vad_ssls.md`` section 4.3); ``batch_scalar`` is what
-its published code computes (section 4.1) and exists for parity.
+its published code computes (section 4.1) and exists for parity. Neither ``off`` nor ``unweighted``
+scales anything. They differ in what a run may draw: with ``off`` no generated bag
+(:class:`outspike.config.TrainConfig` refuses a batch that asks for some), with ``unweighted`` they
+stand beside real ones at the same weight.
 """
 
 import math
@@ -92,27 +95,34 @@ class Ssls(nn.Module):
         super().__init__()
         if total_steps < 1:
             raise ConfigError(f"total_steps={total_steps}: a run has at least one step.")
-        if config.scale < 0 or (config.policy == "learned" and config.scale == 0):
+        bound = config.policy == "learned" and config.mode != "batch_scalar"
+        if config.scale < 0 or (bound and config.scale == 0):
             raise ConfigError(f"ssls.scale={config.scale}: weights are not negative, bounds not 0.")
         self.config = config
         self.total_steps = total_steps
-        schedule_value(config.schedule, 0, total_steps)  # refuse an unknown name before the run
-        if config.mode != "off" and config.policy == "learned":
+        if config.schedule is not None:
+            schedule_value(config.schedule, 0, total_steps)  # refuse an unknown name before the run
+        if self._scales and config.policy == "learned":
             published = config.mode == "batch_scalar"
             self.rho = nn.Parameter(torch.tensor(config.scale if published else 0.0))
+
+    @property
+    def _scales(self) -> bool:
+        return self.config.mode in ("per_sample", "batch_scalar")
 
     def scale(self, step: int) -> Tensor:
         """Lambda at a step, a scalar (with gradient only where it is learned).
 
         Without the schedule in the published form, which applies it to the whole batch.
         """
-        if self.config.mode == "off":
+        if not self._scales:
             return torch.ones(())
         published = self.config.mode == "batch_scalar"
         if self.config.policy == "learned":
             return self.rho if published else self.config.scale * torch.sigmoid(self.rho)
         if self.config.policy == "fixed" or published:
             return torch.tensor(self.config.scale)
+        assert self.config.schedule is not None  # the config makes sure
         factor = schedule_value(self.config.schedule, step, self.total_steps)
         return torch.tensor(self.config.scale * factor)
 
@@ -143,7 +153,7 @@ class Ssls(nn.Module):
         if self.config.mode == "batch_scalar":
             # The published code overwrites the normal half's flags, so only anomalous bags count.
             anomalous = _global_share(bags.synthetic, bags.labels == 1, group)
-            strategy = self.config.schedule if self.config.policy == "schedule" else None
+            strategy = None if self.config.policy == "fixed" else self.config.schedule
             factor = batch_scalar_factor(anomalous, self.scale(step).to(total), strategy, step)
             log["total"] *= float(factor.detach())
             return total * factor, log
@@ -152,9 +162,17 @@ class Ssls(nn.Module):
         return total, log
 
     def parameter_groups(self, lr: float) -> list[dict[str, object]]:
-        """Optimiser groups: the learned scale by itself, without weight decay; else none."""
+        """Optimiser groups: the learned scale by itself, without weight decay; else none.
+
+        In the published form it has the rate and the decay of the network.
+        """
         parameters = list(self.parameters())
-        return [{"params": parameters, "lr": lr, "weight_decay": 0.0}] if parameters else []
+        if not parameters:
+            return []
+        if self.config.mode == "batch_scalar":
+            return [{"params": parameters}]
+        rate = lr * self.config.learned_lr_factor
+        return [{"params": parameters, "lr": rate, "weight_decay": 0.0}]
 
     def _signal(self, synthetic_loss: float | None, step: int) -> Tensor:
         """Value zero, gradient of ``lambda * L_syn - log(lambda)``: the loss logged stays itself"""
