@@ -58,17 +58,37 @@ def test_rising_frames_cost_one_pass(
 ) -> None:
     """The report asks frame by frame; the file is decoded once."""
     calls = []
-    real = thumbnails.decode_isolated
+    real = thumbnails.IsolatedVideo
 
     def counted(url: str, **options: object) -> object:
         calls.append(url)
         return real(url, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(thumbnails, "decode_isolated", counted)
-    reader = FrameReader(recordings)
-    for frame in range(0, NUM_FRAMES, 5):
-        reader("video", frame)
+    monkeypatch.setattr(thumbnails, "IsolatedVideo", counted)
+    with FrameReader(recordings) as reader:
+        for frame in range(0, NUM_FRAMES, 5):
+            reader("video", frame)
     assert len(calls) == 1
+
+
+def test_a_closed_reader_holds_no_decoding_child(
+    recordings: dict[str, Recording], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child of a video that is read half way ends with the reader, not with the collector."""
+    closed = []
+    real = thumbnails.IsolatedVideo.close
+
+    def noted(video: thumbnails.IsolatedVideo) -> None:
+        closed.append(video.url)
+        real(video)
+
+    monkeypatch.setattr(thumbnails.IsolatedVideo, "close", noted)
+    with FrameReader(recordings) as reader:
+        reader("video", 0)
+        assert closed == []
+        kept = reader._pictures  # a reference from elsewhere keeps the collector away
+    assert closed == [recordings["video"].url]
+    assert kept is not None
 
 
 def test_event_recordings_give_a_picture_of_their_events(recordings: dict[str, Recording]) -> None:

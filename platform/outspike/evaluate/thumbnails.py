@@ -1,8 +1,10 @@
 """Single frames of recordings for the report, decoded once per recording as they are asked for."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
+from itertools import chain
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +13,14 @@ from outspike.errors import MediaError, UrlError
 from outspike.events.columns import Events
 from outspike.events.reader import open_events
 from outspike.recording import Recording
-from outspike.timebase import DVS_FPS, EventClock
-from outspike.video.isolate import decode_isolated
+from outspike.scoring.encode import event_source
+from outspike.video.isolate import IsolatedVideo
 
 logger = logging.getLogger(__name__)
 
 Picture = NDArray[np.uint8]
 Draw = Callable[[], Picture]
+Pictures = Generator[tuple[int, Draw], None, None]
 
 _CHUNK_FRAMES = 32
 #: Frames of events gathered in one picture; a single one is often next to empty.
@@ -30,7 +33,8 @@ _OFF = np.array([217, 72, 31], dtype=np.uint8)
 class FrameReader:
     """Frames by ``(video_id, frame)``; one pass serves rising frames of one recording.
 
-    Event recordings give a picture of the events from that frame on: ON blue, OFF red.
+    Event recordings give a picture of the events from that frame on: ON blue, OFF red. Use as a
+    context manager, or :meth:`close` it: an open video holds a decoding child process.
 
     Args:
         recordings: By ``video_id``.
@@ -48,8 +52,20 @@ class FrameReader:
         self._timeout_s = timeout_s
         self._memory_mb = memory_mb
         self._video_id: str | None = None
-        self._pictures: Iterator[tuple[int, Draw]] = iter(())
+        self._pictures: Pictures | None = None
         self._position = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the recording that is open."""
+        if self._pictures is not None:
+            self._pictures.close()
+        self._pictures, self._video_id = None, None
 
     def __call__(self, video_id: str, frame: int) -> Picture:
         """The frame, ``[H, W, 3]`` RGB.
@@ -57,7 +73,8 @@ class FrameReader:
         Raises:
             MediaError: the recording is unknown, cannot be read, or ends before that frame.
         """
-        if video_id != self._video_id or frame <= self._position:
+        if self._pictures is None or video_id != self._video_id or frame <= self._position:
+            self.close()
             self._pictures = self._open(video_id)
             self._video_id, self._position = video_id, -1
         try:
@@ -72,7 +89,7 @@ class FrameReader:
             reason="too_short",
         )
 
-    def _open(self, video_id: str) -> Iterator[tuple[int, Draw]]:
+    def _open(self, video_id: str) -> Pictures:
         recording = self._recordings.get(video_id)
         if recording is None:
             raise MediaError(f"{video_id}: no recording of that id.", reason="unknown")
@@ -80,54 +97,45 @@ class FrameReader:
             return _event_pictures(recording)
         return self._video_pictures(recording)
 
-    def _video_pictures(self, recording: Recording) -> Iterator[tuple[int, Draw]]:
-        chunks = decode_isolated(
-            recording.url,
-            chunk_frames=_CHUNK_FRAMES,
-            timeout_s=self._timeout_s,
-            memory_mb=self._memory_mb,
-        )
-        for chunk in chunks:
-            for offset, picture in enumerate(chunk.frames):
-                yield chunk.start + offset, partial(np.asarray, picture)
+    def _video_pictures(self, recording: Recording) -> Pictures:
+        with IsolatedVideo(
+            recording.url, timeout_s=self._timeout_s, memory_mb=self._memory_mb
+        ) as video:
+            for chunk in video.chunks(_CHUNK_FRAMES):
+                for offset, picture in enumerate(chunk.frames):
+                    yield chunk.start + offset, partial(np.asarray, picture)
 
 
-def _event_pictures(recording: Recording) -> Iterator[tuple[int, Draw]]:
+def _event_pictures(recording: Recording) -> Pictures:
     """A picture for each frame, of the events of that frame and the few after it."""
     reader = open_events(recording.url, size=recording.size)
-    width, height = reader.info.width, reader.info.height
-    if width is None or height is None:
-        raise MediaError(f"{recording.url}: the sensor size is not known.", reason="unknown_size")
-    clock: EventClock | None = None
+    chunks = (chunk for chunk in reader.chunks() if len(chunk))
+    first = next(chunks, None)
+    if first is None:
+        return
+    source = event_source(recording, reader.info, first)
+    clock, size = source.event_clock, (source.height, source.width)
     waiting: list[tuple[NDArray[np.int64], Events]] = []
     next_frame = 0
-    for chunk in reader.chunks():
-        if not len(chunk):
-            continue
-        if clock is None:
-            first_us = int(chunk.t[0])
-            anchor_us = first_us if reader.info.anchor_us is None else reader.info.anchor_us
-            clock = EventClock(fps=recording.fps or DVS_FPS, anchor_us=anchor_us)
+    for chunk in chain([first], chunks):
         frames = clock.frame_of(chunk.t)
         waiting.append((frames, chunk))
         while next_frame + _EVENT_FRAMES <= int(frames[-1]):
-            yield next_frame, partial(_picture, tuple(waiting), next_frame, width, height)
+            yield next_frame, partial(_picture, tuple(waiting), next_frame, size)
             next_frame += 1
             waiting = [(f, events) for f, events in waiting if f[-1] >= next_frame]
-    if clock is None:
-        return
     last = int(waiting[-1][0][-1])
     if reader.info.duration_us is not None:  # the recording may end in silence
         end_us = clock.anchor_us + max(reader.info.duration_us, 1) - 1
         last = max(last, int(clock.frame_of(np.array([end_us]))[0]))
     for frame in range(next_frame, last + 1):
-        yield frame, partial(_picture, tuple(waiting), frame, width, height)
+        yield frame, partial(_picture, tuple(waiting), frame, size)
 
 
 def _picture(
-    waiting: Sequence[tuple[NDArray[np.int64], Events]], frame: int, width: int, height: int
+    waiting: Sequence[tuple[NDArray[np.int64], Events]], frame: int, size: tuple[int, int]
 ) -> Picture:
-    picture = np.broadcast_to(_GROUND, (height, width, 3)).copy()
+    picture = np.broadcast_to(_GROUND, (*size, 3)).copy()
     for frames, events in waiting:
         first, last = np.searchsorted(frames, [frame, frame + _EVENT_FRAMES])
         shown = slice(int(first), int(last))

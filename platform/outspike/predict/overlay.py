@@ -42,9 +42,10 @@ def write_overlay(
     Raises:
         MediaError: the recording cannot be read any more.
     """
-    frames = FrameReader({recording.video_id: recording}, timeout_s=timeout_s, memory_mb=memory_mb)
-    pictures = (frames(recording.video_id, index) for index in range(scores.num_frames))
-    write_mp4(path, draw(pictures, scores, threshold), fps=scores.fps, crf=23)
+    reader = FrameReader({recording.video_id: recording}, timeout_s=timeout_s, memory_mb=memory_mb)
+    with reader as frames:
+        pictures = (frames(recording.video_id, index) for index in range(scores.num_frames))
+        write_mp4(path, draw(pictures, scores, threshold), fps=scores.fps, crf=23)
 
 
 def draw(pictures: Iterator[Picture], scores: VideoScores, threshold: float) -> Iterator[Picture]:

@@ -86,16 +86,17 @@ def evaluate_model(config: EvaluateConfig) -> Evaluation:
     )
     results_url = urls.join(config.out, "results.json")
     urls.write_bytes(results_url, (json.dumps(results.to_json(), indent=1) + "\n").encode())
-    report_url = write_report(
-        results,
-        videos,
-        urls.join(config.out, "report.html"),
-        provenance=_provenance(config, model, bundle),
-        floor=floor,
-        thumbnails=_thumbnails(bundle, videos) if config.key_frames else None,
-        max_large=config.max_large,
-        title=model,
-    )
+    with _key_frames(bundle, videos) as key_frames:
+        report_url = write_report(
+            results,
+            videos,
+            urls.join(config.out, "report.html"),
+            provenance=_provenance(config, model, bundle),
+            floor=floor,
+            thumbnails=key_frames if config.key_frames else None,
+            max_large=config.max_large,
+            title=model,
+        )
     return Evaluation(model=model, results=results, report_url=report_url, results_url=results_url)
 
 
@@ -142,7 +143,7 @@ def _floor(
     return name, score_bundle(rival, protocol=protocol.name, like=bundle)
 
 
-def _thumbnails(bundle: Bundle, videos: Sequence[VideoScores]) -> FrameReader:
+def _key_frames(bundle: Bundle, videos: Sequence[VideoScores]) -> FrameReader:
     recordings = open_pinned(bundle).recordings_by_key()
     return FrameReader(
         {video.video_id: recordings[video.dataset, video.video_id] for video in videos}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from outspike.encoders.base import Encoder, EncoderStream, Piece, Rows, SourceInfo
 from outspike.errors import AlignmentError, ConfigError, DatasetError, MediaError
 from outspike.events.columns import Events
-from outspike.events.reader import EventReader, open_events
+from outspike.events.reader import EventInfo, open_events
 from outspike.recording import Recording
 from outspike.timebase import DVS_FPS, EventClock
 from outspike.video.decode import FrameChunk, decode
@@ -136,7 +136,7 @@ def _encode_events(recording: Recording, encoders: Sequence[Encoder], emit: Emit
     first = next(chunks, None)
     if first is None:
         raise MediaError(f"{recording.url}: the recording holds no event.", reason="no_events")
-    source = _event_source(recording, reader, first)
+    source = event_source(recording, reader.info, first)
     fan_out = _FanOut(recording, encoders, source, emit)
     end_us = int(first.t[0])
     with _clock_faults_of(recording):
@@ -152,8 +152,14 @@ def _encode_events(recording: Recording, encoders: Sequence[Encoder], emit: Emit
         return fan_out.finish(num_frames)
 
 
-def _event_source(recording: Recording, reader: EventReader, first: Events) -> SourceInfo:
-    info = reader.info
+def event_source(recording: Recording, info: EventInfo, first: Events) -> SourceInfo:
+    """Sensor size and clock of an event recording, whose first events are ``first``.
+
+    The clock starts where the file says it does, else at the first event.
+
+    Raises:
+        MediaError: neither the file nor the recording tells the sensor size.
+    """
     if info.width is None or info.height is None:
         raise MediaError(
             f"{recording.url}: a {info.format} file that does not tell its sensor size; give it "
