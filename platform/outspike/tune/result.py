@@ -16,6 +16,8 @@ class Trial:
     """One trial: what it was given, and the best it reached."""
 
     trial_id: str
+    number: int
+    """Which one it was, from 0 in the order they were drawn."""
     values: dict[str, Any]
     """Settings by dotted name."""
     metric: float | None
@@ -58,18 +60,20 @@ class TuneResult:
         seconds = sum(trial.seconds for trial in self.trials)
         lines = [f"{len(self.trials)} trials, {seconds:.0f} s of work; best {self.metric} first:"]
         for trial in self.trials[:rows]:
-            values = ", ".join(f"{name}={_short(value)}" for name, value in trial.values.items())
+            values = ", ".join(f"{name}={short(value)}" for name, value in trial.values.items())
             score = f"{trial.metric:.4f}" if trial.metric is not None else "  none"
             ended = f"  failed: {trial.error}" if trial.error else ""
             lines.append(f"  {score}  step {trial.step:>5}  {values}{ended}")
         if len(self.trials) > rows:
             lines.append(f"  and {len(self.trials) - rows} more in trials.csv of the run")
-        lines.append(f"search {self.name}, MLflow run {self.run_id} (trials.csv, best.json)")
+        lines.append(
+            f"search {self.name}, MLflow run {self.run_id} (search.html, trials.csv, best.json)"
+        )
         return "\n".join(lines)
 
 
-def log_result(parent: RunLogger, result: TuneResult) -> None:
-    """Keep best metric, table of trials and best config with the search's run."""
+def log_result(parent: RunLogger, result: TuneResult, page: str) -> None:
+    """Keep best metric, table of trials, best config and the HTML page with the search's run."""
     scores = [trial.metric for trial in result.trials if trial.metric is not None]
     if scores:
         parent.log_metrics({f"best/{result.metric}": max(scores)}, step=len(result.trials))
@@ -77,6 +81,9 @@ def log_result(parent: RunLogger, result: TuneResult) -> None:
         table = Path(folder) / "trials.csv"
         _write_table(table, result)
         parent.log_artifact(table)
+        report = Path(folder) / "search.html"
+        report.write_text(page, encoding="utf-8")
+        parent.log_artifact(report)
         if result.best is not None:
             best = Path(folder) / "best.json"
             best.write_text(json.dumps(to_json(result.best), indent=1), encoding="utf-8")
@@ -87,11 +94,14 @@ def _write_table(path: Path, result: TuneResult) -> None:
     names = sorted({name for trial in result.trials for name in trial.values})
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["trial_id", result.metric, "step", "seconds", "error", *names])
+        rows.writerow(["trial_id", "number", result.metric, "step", "seconds", "error", *names])
         for trial in result.trials:
-            facts = [trial.trial_id, trial.metric, trial.step, round(trial.seconds, 3), trial.error]
-            rows.writerow([*facts, *(trial.values.get(name) for name in names)])
+            ended = [trial.metric, trial.step, round(trial.seconds, 3), trial.error]
+            rows.writerow(
+                [trial.trial_id, trial.number, *ended, *(trial.values.get(name) for name in names)]
+            )
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A setting as it is shown."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

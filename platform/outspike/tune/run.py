@@ -33,13 +33,14 @@ from outspike.registry.tracking import (
 )
 from outspike.store.store import FeatureStore
 from outspike.train.plan import make_plan
+from outspike.tune.report import render_search
 from outspike.tune.result import Trial, TuneResult, log_result
 from outspike.tune.space import override, parse_space
 from outspike.tune.trial import SEARCH_TAG, STEP, TRIAL_TAG, trial
 
 logger = logging.getLogger(__name__)
 
-_SEARCH, _RESULT = "search.json", "result.json"
+_SEARCH, _RESULT, _PAGE = "search.json", "result.json", "search.html"
 #: Seconds between Tune's notes of its state, which is what a killed search can go on from.
 _NOTE_EVERY_S = "2"
 #: May differ when a search goes on: where and how fast, not what is searched.
@@ -71,7 +72,9 @@ def search(config: TuneConfig) -> TuneResult:
         if len(grid) < config.num_trials or grid.num_terminated + grid.num_errors < len(grid):
             raise KeyboardInterrupt  # Tune takes ctrl-C itself, and returns what it has
         result = _result(config, grid, parent)
-        log_result(parent, result)
+        page = render_search(result, OptunaSearch.convert_search_space(space))
+        log_result(parent, result, page)
+        urls.write_bytes(urls.join(_folder(config), _PAGE), page.encode())
         _write(config, _RESULT, result.to_document())
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
@@ -279,7 +282,7 @@ class _Progress(tune.Callback):
 
 
 def _result(config: TuneConfig, grid: tune.ResultGrid, parent: RunLogger) -> TuneResult:
-    trials = sorted((_trial(grid[i]) for i in range(len(grid))), key=_rank)
+    trials = sorted((_trial(i, grid[i]) for i in range(len(grid))), key=_rank)
     best = trials[0] if trials and trials[0].metric is not None else None
     return TuneResult(
         name=config.name,
@@ -290,11 +293,12 @@ def _result(config: TuneConfig, grid: tune.ResultGrid, parent: RunLogger) -> Tun
     )
 
 
-def _trial(found: tune.Result) -> Trial:
+def _trial(number: int, found: tune.Result) -> Trial:
     metrics = found.metrics or {}
     lines = str(found.error).strip().splitlines() if found.error else []
     return Trial(
         trial_id=str(metrics.get("trial_id", found.path.rsplit("/", 1)[-1])),
+        number=number,
         values=dict(found.config or {}),
         metric=metrics.get("best"),
         step=int(metrics.get(STEP, 0)),

@@ -1,0 +1,94 @@
+"""The page of a search shows what it found, and says so where it found nothing."""
+
+import base64
+import re
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+from outspike.tune.report import MIN_TRIALS, importances, render_search
+from outspike.tune.result import Trial, TuneResult
+
+SPACE = {
+    "optim.lr": FloatDistribution(1e-4, 1e-1, log=True),
+    "detector.dropout": FloatDistribution(0.0, 0.8),
+    "window.length": CategoricalDistribution([16, 32]),
+}
+
+
+def make_result(num_trials: int, *, num_failed: int = 0) -> TuneResult:
+    """Trials whose metric depends on the learning rate alone."""
+    rng = np.random.default_rng(0)
+    trials = []
+    for number in range(num_trials):
+        log_lr = rng.uniform(-4, -1)
+        values = {
+            "optim.lr": float(10**log_lr),
+            "detector.dropout": float(rng.uniform(0, 0.8)),
+            "window.length": int(rng.choice([16, 32])),
+        }
+        failed = number < num_failed
+        trials.append(
+            Trial(
+                trial_id=f"t{number}",
+                number=number,
+                values=values,
+                metric=None if failed else float(0.9 - 0.1 * (log_lr + 2.5) ** 2),
+                step=0 if failed else 50,
+                seconds=1.0,
+                error="ConfigError: <no>" if failed else None,
+            )
+        )
+    trials.sort(key=lambda trial: (trial.metric is None, -(trial.metric or 0.0)))
+    return TuneResult(name="s", metric="auc", run_id="r", trials=tuple(trials), best=None)
+
+
+def pictures(page: str) -> list[ET.Element]:
+    return [
+        ET.fromstring(base64.b64decode(data))
+        for data in re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', page)
+    ]
+
+
+def test_the_setting_that_decides_is_found_the_important_one() -> None:
+    """A metric made of the learning rate alone gives nearly all importance to it."""
+    found = importances(make_result(40), SPACE)
+    assert found is not None
+    assert found["optim.lr"] > 0.8
+    assert sum(found.values()) == pytest.approx(1.0)
+
+
+def test_the_page_is_self_contained_and_shows_every_trial() -> None:
+    """Four pictures, all inside the page; a row a trial; nothing fetched from elsewhere."""
+    result = make_result(12, num_failed=2)
+    page = render_search(result, SPACE)
+    assert len(pictures(page)) == 4
+    assert page.count('<td class="error">') == 12
+    assert f'data-best="{result.trials[0].metric}"' in page
+    assert "2 failed" in page
+    assert "ConfigError: &lt;no&gt;" in page
+    assert not re.search(r'(src|href)="(?!data:)', page)
+
+
+def test_too_few_trials_give_no_importance_and_the_page_says_so() -> None:
+    """A forest fitted to a handful of points would be a constant with a picture."""
+    result = make_result(MIN_TRIALS - 1)
+    assert importances(result, SPACE) is None
+    page = render_search(result, SPACE)
+    assert len(pictures(page)) == 3
+    assert "Too few different trials" in page
+
+
+def test_a_search_of_failures_is_a_page_without_pictures() -> None:
+    """Nothing was found, and that is what the page says."""
+    page = render_search(make_result(3, num_failed=3), SPACE)
+    assert pictures(page) == []
+    assert "No trial reached an evaluation" in page
+
+
+def test_the_same_result_is_the_same_page() -> None:
+    """A page logged twice does not differ."""
+    result = make_result(10)
+    assert render_search(result, SPACE) == render_search(result, SPACE)
