@@ -37,19 +37,38 @@ class EncoderConfig:
     """One encoder: which, on which grid, and the settings only it has."""
 
     kind: Literal[
-        "event-pyramid", "frame-pyramid", "frame-motion", "clip", "event-clip", "spikingformer"
+        "event-pyramid",
+        "frame-pyramid",
+        "frame-motion",
+        "clip",
+        "event-clip",
+        "spikingformer",
+        "gesture-cnn",
+        "i3d-rgb",
+        "i3d-flow",
+        "i3d-combine",
     ] = "event-pyramid"
     grid: SnippetGrid = field(default_factory=SnippetGrid)
     weights: str | None = None
-    """Pretrained weights: a local folder, checkpoint file or hub id (clip, event-clip,
-    spikingformer)."""
-    crops: Literal["centre", "ten"] = "centre"
+    """Pretrained weights: a checkpoint file; for clip and event-clip also a local folder or a hub
+    id. Encoders without weights of their own take none."""
+    flow_weights: str | None = None
+    """Weights of the flow network, beside those of RGB (i3d-combine)."""
+    crops: Literal["centre", "ten", "whole"] = "centre"
+    """``whole`` squashes the frame into one picture (i3d)."""
+    scale: Literal["unit", "raw255"] = "unit"
+    """Pixel values in [-1, 1], or left at 0..255 as for the published LAD features (i3d)."""
+    flow: Literal["xy", "xx"] = "xy"
+    """``xx`` puts the horizontal flow into both channels, as the published LAD features (i3d)."""
     event_threshold: float = 10.0
     """Change of luma (0 to 255) that counts as an event (event-clip)."""
+    steps_per_snippet: int | None = None
+    """Time steps a snippet is cut into; None takes one a frame (spikingformer, gesture-cnn)."""
     chunk_steps: int = 100
-    """Rows after which the neurons forget (spikingformer)."""
-    compat: Literal["ief_vad_2025"] | None = None
-    """``ief_vad_2025``: crops, scaling and tail of the published extraction (clip, event-clip)."""
+    """Rows after which the neurons forget (spikingformer with ``compat="msf_2025"``)."""
+    compat: Literal["ief_vad_2025", "msf_2025"] | None = None
+    """Published extraction. ``ief_vad_2025``: its crops, scaling and tail (clip, event-clip);
+    ``msf_2025``: one time step a snippet, neurons that remember (spikingformer)."""
     device: str = "cpu"
     threads: int = 1
     """CPU threads of one forward pass, fixed so that a row's bits do not depend on the host's."""

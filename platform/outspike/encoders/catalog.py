@@ -46,6 +46,18 @@ def _spikingformer(config: EncoderConfig) -> "Encoder":
     return SpikingformerFeatures(config)
 
 
+def _gesture_cnn(config: EncoderConfig) -> "Encoder":
+    from outspike.encoders.gesture_cnn import GestureCnnFeatures
+
+    return GestureCnnFeatures(config)
+
+
+def _i3d(config: EncoderConfig) -> "Encoder":
+    from outspike.encoders.i3d import I3dFeatures
+
+    return I3dFeatures(config)
+
+
 ENCODERS: dict[str, Callable[[EncoderConfig], "Encoder"]] = {
     "event-pyramid": _event_pyramid,
     "frame-pyramid": _frame_pyramid,
@@ -53,15 +65,27 @@ ENCODERS: dict[str, Callable[[EncoderConfig], "Encoder"]] = {
     "clip": _clip,
     "event-clip": _event_clip,
     "spikingformer": _spikingformer,
+    "gesture-cnn": _gesture_cnn,
+    "i3d-rgb": _i3d,
+    "i3d-flow": _i3d,
+    "i3d-combine": _i3d,
 }
+
+_CLIP = frozenset({"clip", "event-clip"})
+_SPIKING = frozenset({"spikingformer", "gesture-cnn"})
+_I3D = frozenset({"i3d-rgb", "i3d-flow", "i3d-combine"})
 
 #: Settings that some encoders lack, and the encoders that have them.
 _ONLY_FOR = {
-    "weights": {"clip", "event-clip", "spikingformer"},
-    "crops": {"clip", "event-clip"},
-    "event_threshold": {"event-clip"},
-    "chunk_steps": {"spikingformer"},
-    "compat": {"clip", "event-clip"},
+    "weights": _CLIP | _SPIKING | _I3D,
+    "flow_weights": frozenset({"i3d-combine"}),
+    "crops": _CLIP | _I3D,
+    "scale": _I3D,
+    "flow": frozenset({"i3d-flow", "i3d-combine"}),
+    "event_threshold": frozenset({"event-clip"}),
+    "steps_per_snippet": _SPIKING,
+    "chunk_steps": frozenset({"spikingformer"}),
+    "compat": _CLIP | {"spikingformer"},
 }
 
 

@@ -25,7 +25,7 @@ from outspike.encoders.base import (
     SourceInfo,
 )
 from outspike.encoders.clip_weights import load_tower
-from outspike.encoders.crops import Crops
+from outspike.encoders.crops import CropLayout, Crops
 from outspike.encoders.threads import fixed_threads
 from outspike.errors import ConfigError
 from outspike.events.simulate import LUMA, ief_event_images, ief_threshold_counts
@@ -71,7 +71,8 @@ class _TowerEncoder(Encoder):
         tower = load_tower(config.weights, config.kind) if tower is None else tower
         self.tower: Tower = tower.to(config.device)
         self.width = tower.width
-        self.crops = Crops(size=tower.image_size, layout=config.crops, exact_ief_2025=self.exact)
+        layout = _crop_layout(config)
+        self.crops = Crops(size=tower.image_size, layout=layout, exact_ief_2025=self.exact)
         self.num_crops = self.crops.num_crops
 
     def document(self) -> dict[str, Any]:
@@ -101,6 +102,10 @@ class _TowerEncoder(Encoder):
             raise ConfigError(
                 f"{config.kind}: device={config.device!r} is not available here; use 'cpu', or "
                 "'cuda' on a host with a CUDA device."
+            )
+        if config.compat not in (None, "ief_vad_2025"):
+            raise ConfigError(
+                f"{config.kind}: compat={config.compat!r}; the published form is ief_vad_2025."
             )
         expected = SnippetGrid(tail="ief_vad_2025")
         if config.compat == "ief_vad_2025" and config.grid != expected:
@@ -296,6 +301,13 @@ class _BufferedEventStream(_PictureStream):
 
 
 # ---------------------------------------------------------------------------------- helpers
+
+
+def _crop_layout(config: EncoderConfig) -> CropLayout:
+    """The crops asked for; raises ConfigError where CLIP has no such layout."""
+    if config.crops == "whole":
+        raise ConfigError(f"{config.kind} cuts crops='centre' or 'ten'; 'whole' is I3D's.")
+    return config.crops
 
 
 def _cuda_is_there() -> bool:

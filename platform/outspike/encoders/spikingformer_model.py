@@ -8,13 +8,12 @@ Module names are those of published state dictionaries.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from outspike.encoders.spiking_neurons import LeakyNeuron, SpikingNetwork
 from outspike.errors import CheckpointError, ConfigError
 
-_TAU = 1.5
 _ATTENTION_SCALE = 0.125  # a constant of the source, whatever the width of a head
 
 
@@ -40,35 +39,6 @@ KNOWN = {
 }
 
 
-class Neuron(nn.Module):
-    """Leaky integrate-and-fire with decaying input and hard reset to 0, over the leading axis.
-
-    ``h = v + (x - v) / tau``; a spike where ``h >= threshold``. The comparison includes equality:
-    the attention neuron meets its threshold exactly, and often.
-    """
-
-    def __init__(self, threshold: float = 1.0) -> None:
-        super().__init__()
-        self._threshold = threshold
-        self._membrane: Tensor | None = None
-
-    def forward(self, current: Tensor) -> Tensor:
-        """Spikes ``[T, ...]`` for input ``[T, ...]``."""
-        membrane = torch.zeros_like(current[0]) if self._membrane is None else self._membrane
-        spikes = []
-        for step in current:
-            charged = membrane + (step - membrane) / _TAU
-            spike = (charged >= self._threshold).to(current.dtype)
-            membrane = charged * (1.0 - spike)
-            spikes.append(spike)
-        self._membrane = membrane
-        return torch.stack(spikes)
-
-    def reset(self) -> None:
-        """Forget the membrane."""
-        self._membrane = None
-
-
 class _Tokenizer(nn.Module):
     """Five convolutions, four of them behind a neuron and a halving of the picture."""
 
@@ -78,7 +48,7 @@ class _Tokenizer(nn.Module):
         sizes = (width // 8, width // 4, width // 2, width, width)
         self.proj_conv = nn.Conv2d(2, sizes[0], 3, padding=1, bias=False)
         self.proj_bn = nn.BatchNorm2d(sizes[0])
-        self._neurons = nn.ModuleList(Neuron() for _ in range(4))
+        self._neurons = nn.ModuleList(LeakyNeuron() for _ in range(4))
         for i in range(1, 5):
             conv = nn.Conv2d(sizes[i - 1], sizes[i], 3, padding=1, bias=False)
             self.add_module(f"proj{i}_conv", conv)
@@ -103,9 +73,9 @@ class _Attention(nn.Module):
     def __init__(self, config: SpikingformerConfig) -> None:
         super().__init__()
         self._heads = config.heads
-        self._input_neuron = Neuron()
-        self._output_neuron = Neuron(threshold=0.5)
-        self._qkv_neurons = nn.ModuleList(Neuron() for _ in range(3))
+        self._input_neuron = LeakyNeuron()
+        self._output_neuron = LeakyNeuron(threshold=0.5)
+        self._qkv_neurons = nn.ModuleList(LeakyNeuron() for _ in range(3))
         width = config.width
         for name in ("q", "k", "v"):
             self.add_module(f"{name}_conv", nn.Conv1d(width, width, 1, bias=False))
@@ -139,7 +109,7 @@ class _Mlp(nn.Module):
     def __init__(self, config: SpikingformerConfig) -> None:
         super().__init__()
         hidden = config.width * config.mlp_ratio
-        self._neuron1, self._neuron2 = Neuron(), Neuron()
+        self._neuron1, self._neuron2 = LeakyNeuron(), LeakyNeuron()
         self.mlp1_conv = nn.Conv2d(config.width, hidden, 1)
         self.mlp1_bn = nn.BatchNorm2d(hidden)
         self.mlp2_conv = nn.Conv2d(hidden, config.width, 1)
@@ -166,12 +136,13 @@ class _Block(nn.Module):
         return out
 
 
-class Spikingformer(nn.Module):
+class Spikingformer(SpikingNetwork):
     """Event frames ``[T, N, P, H, W]`` (counts) to features ``[T, N, C]``, one per time step."""
 
     def __init__(self, config: SpikingformerConfig) -> None:
         super().__init__()
         self.config = config
+        self.width, self.size = config.width, config.size
         self.patch_embed = _Tokenizer(config)
         self.block = nn.ModuleList(_Block(config) for _ in range(config.depth))
         self.eval().requires_grad_(False)
@@ -186,12 +157,6 @@ class Spikingformer(nn.Module):
         for block in self.block:
             maps.append(block(maps[-1]))
         return maps
-
-    def reset(self) -> None:
-        """Let every neuron forget; called before a recording and where the protocol says."""
-        for module in self.modules():
-            if isinstance(module, Neuron):
-                module.reset()
 
 
 def from_state_dict(
