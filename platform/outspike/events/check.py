@@ -21,12 +21,12 @@ class Checker:
 
     Args:
         source: where faults go.
-        size: width and height, where they are known.
+        size: width and height of the sensor, or of all that the format can hold.
         size_origin: who says so, for the message.
     """
 
     source: Source
-    size: tuple[int, int] | None
+    size: tuple[int, int]
     size_origin: str
     _latest_us: NDArray[np.int64] = field(
         default_factory=lambda: np.full(1, _EARLIEST, dtype=np.int64)
@@ -40,7 +40,7 @@ class Checker:
                 :data:`JITTER_US`.
         """
         events = piece.events
-        width, height = self.size or (1 << 16, 1 << 16)
+        width, height = self.size
         if not len(events) or _sound(events.t, events.x, events.y, width, height, self._latest_us):
             return events
         verdict = np.empty(len(events), dtype=np.uint8)
@@ -59,7 +59,7 @@ class Checker:
         return Events(events.t[keep], events.x[keep], events.y[keep], events.p[keep])
 
     def _outside(self, piece: Piece, index: int) -> str:
-        events, (width, height) = piece.events, self.size or (1 << 16, 1 << 16)
+        events, (width, height) = piece.events, self.size
         return (
             f"an event at pixel ({events.x[index]}, {events.y[index]}), {piece.place(index)}, lies "
             f"outside the {self.size_origin} size {width}x{height}; give the true size."

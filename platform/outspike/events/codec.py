@@ -6,6 +6,7 @@ cares whether they lie on a disk or in a bucket; it holds at most a block of the
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import BinaryIO, Literal, NoReturn, Protocol
 
@@ -16,6 +17,9 @@ OnError = Literal["raise", "resync"]
 
 #: Bytes of a file that codecs may look at to recognise it; text headers must end within them.
 HEAD_BYTES = 1 << 16
+
+#: Pixels a side that the columns can hold.
+MAX_SIDE = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +33,7 @@ class Facts:
         anchor_us: start of the recording on the clock of its events.
         duration_us: length of the recording.
         clock_offset_us: what to add to a stored time to be on the recorder's common clock.
+        max_side: coordinates that the format itself can hold, whatever the sensor.
     """
 
     format: str
@@ -37,6 +42,7 @@ class Facts:
     anchor_us: int | None = None
     duration_us: int | None = None
     clock_offset_us: int | None = None
+    max_side: int = MAX_SIDE
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,10 @@ class Piece:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """An open file, how to treat its faults, and a tally of what was skipped."""
+    """An open file, how to treat its faults, and a tally of what was skipped.
+
+    What a codec opens on top of ``file`` it closes through ``closing``, before ``file`` is.
+    """
 
     url: str
     file: BinaryIO
@@ -57,7 +66,9 @@ class Source:
     num_bytes: int
     on_error: OnError = "raise"
     size: tuple[int, int] | None = None
+    num_threads: int = 1
     skipped: Counter[str] = field(default_factory=Counter)
+    closing: ExitStack = field(default_factory=ExitStack)
 
     def fault(self, kind: str, message: str, *, reason: str = "corrupt", count: int = 1) -> None:
         """Raise on the first fault, or count what it costs and let the codec go on.

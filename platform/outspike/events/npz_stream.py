@@ -1,163 +1,132 @@
-"""Read the event columns of an ``.npz`` file side by side, without unpacking it into memory."""
+"""Read the event columns of an ``.npz`` file side by side, without unpacking it into memory.
 
+UCF-Crime-DVS is published so. The archive is read with the standard library; array headers are
+matched literally, as evaluating them would run whatever somebody wrote there.
+"""
+
+import re
 import zipfile
 import zlib
-from collections.abc import Iterator
-from functools import partial
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from outspike.errors import MediaError
-from outspike.events.codec import Facts, Piece, Source
-from outspike.events.columns import Events
+from outspike.events.codec import Facts, Source
+from outspike.events.side_by_side import KEYS, Column, ColumnError, ColumnStream, demand_columns
 
 _ZIP = b"PK\x03\x04"
-_KEYS = ("t", "x", "y", "p")
+_EMPTY_ZIP = b"PK\x05\x06"
+_NPY = b"\x93NUMPY"
+_MAX_HEADER_BYTES = 1 << 14
+_HEADER = re.compile(
+    rb"\{'descr': '([<>|=][biuf][1248])', 'fortran_order': (?:True|False), "
+    rb"'shape': \((\d{0,18}),?\), ?\}\s*"
+)
+
+#: What zipfile raises for damaged, encrypted or overlong entries.
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    OverflowError,
+)
 
 
 class Npz:
-    """Archives of NumPy columns, as UCF-Crime-DVS is published."""
+    """Arrays ``t, x, y, p`` of equal length and any integer type; scalars beside them are facts."""
 
     def sniff(self, head: bytes, num_bytes: int) -> bool:
         """A zip archive."""
-        return head.startswith(_ZIP)
+        return head.startswith((_ZIP, _EMPTY_ZIP))
 
-    def open(self, source: Source) -> "NpzStream":
-        """Find the columns."""
-        return NpzStream(source)
+    def open(self, source: Source) -> ColumnStream:
+        """Find the columns.
 
-
-class NpzStream:
-    """The columns of one archive."""
-
-    def __init__(self, source: Source) -> None:
-        self._columns = NpzColumns(source.url, source.file)
-        width, height = self._columns.fact("width"), self._columns.fact("height")
-        self.facts = Facts(
+        Raises:
+            MediaError: not a zip archive, or a column is absent or no array of numbers.
+        """
+        archive = _Archive(source)
+        demand_columns(source, [key for key in KEYS if key in archive.entries], archive.entries)
+        archive.columns()  # their headers are checked now, not with the first events
+        width, height = archive.fact("width"), archive.fact("height")
+        facts = Facts(
             format="npz",
             title="NumPy npz",
             size=None if width is None or height is None else (width, height),
-            anchor_us=self._columns.fact("anchor_us"),
-            duration_us=self._columns.fact("duration_us"),
+            anchor_us=archive.fact("anchor_us"),
+            duration_us=archive.fact("duration_us"),
         )
-
-    def pieces(self, num_events: int) -> Iterator[Piece]:
-        """Consecutive events, at most ``num_events`` at a time."""
-        start = 0
-        for events in self._columns.chunks(num_events):
-            yield Piece(events, partial(_numbered, start))
-            start += len(events)
+        return ColumnStream(source, facts, archive.columns)
 
 
-def _numbered(start: int, index: int) -> str:
-    return f"event {start + index}"
+class _Archive:
+    """Entries of the zip file by the name of the array."""
 
-
-class NpzColumns:
-    """Keys ``t, x, y, p`` of equal length, of any integer type; scalars beside them are facts.
-
-    Raises:
-        MediaError: not a zip archive, a column is absent, not one-dimensional or not integer, or
-            the columns differ in length.
-    """
-
-    def __init__(self, url: str, file: BinaryIO) -> None:
-        self._url = url
+    def __init__(self, source: Source) -> None:
+        self._source = source
         try:
-            self._archive = zipfile.ZipFile(file)
-        except zipfile.BadZipFile as error:
-            raise MediaError(f"{url}: a damaged npz file ({error}).", reason="corrupt") from error
-        names = {name.removesuffix(".npy") for name in self._archive.namelist()}
-        absent = [key for key in _KEYS if key not in names]
-        if absent:
-            raise MediaError(
-                f"{url}: no column {', '.join(absent)}; expected t, x, y and p, found "
-                f"{', '.join(sorted(names)) or 'nothing'}.",
-                reason="unknown_format",
-            )
-        self._names = names
+            self._archive = zipfile.ZipFile(source.file)
+        except _ZIP_ERRORS as error:
+            source.fail(f"a damaged npz file ({error}).")
+        self.entries = {
+            info.filename.removesuffix(".npy"): info for info in self._archive.infolist()
+        }
+
+    def columns(self) -> dict[str, Column]:
+        """Cursors at the beginning of the four columns."""
+        return {key: self._column(key) for key in KEYS}
 
     def fact(self, key: str) -> int | None:
-        """A scalar stored beside the columns."""
-        if key not in self._names:
+        """A whole number stored beside the columns."""
+        if key not in self.entries:
             return None
-        with self._archive.open(f"{key}.npy") as entry:
-            shape, _, dtype = _header(self._url, key, entry)
-            data = entry.read()
-        if shape not in ((), (1,)) or dtype.kind not in "iu":
-            raise MediaError(f"{self._url}: {key!r} is not one integer.", reason="corrupt")
-        return int(np.frombuffer(data, dtype=dtype)[0])
-
-    def chunks(self, num_events: int) -> Iterator[Events]:
-        """Consecutive events, at most ``num_events`` at a time."""
-        entries = {key: self._archive.open(f"{key}.npy") for key in _KEYS}
+        entry, dtype, length = self._open(key)
+        if length not in (None, 1) or dtype.kind not in "iu":
+            self._source.fail(f"{key!r} is no single whole number.")
         try:
-            headers = {key: _header(self._url, key, entry) for key, entry in entries.items()}
-            lengths = {key: header[0] for key, header in headers.items()}
-            total = _common_length(self._url, lengths)
-            for start in range(0, total, num_events):
-                count = min(num_events, total - start)
-                columns = {
-                    key: self._read(key, entries[key], headers[key][2], count) for key in _KEYS
-                }
-                yield self._events(columns)
-        finally:
-            for entry in entries.values():
-                entry.close()
+            return int(_read(entry, dtype, 1)[0])
+        except ColumnError as error:
+            self._source.fail(f"{key!r} is damaged: {error}.")
 
-    def _read(self, key: str, entry: IO[bytes], dtype: np.dtype[Any], count: int) -> NDArray[Any]:
-        try:
-            data = entry.read(count * dtype.itemsize)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise MediaError(
-                f"{self._url}: column {key!r} is damaged ({error}).", reason="corrupt"
-            ) from error
-        if len(data) != count * dtype.itemsize:
-            raise MediaError(f"{self._url}: column {key!r} ends early.", reason="truncated")
-        return np.frombuffer(data, dtype=dtype)
+    def _column(self, key: str) -> Column:
+        entry, dtype, length = self._open(key)
+        if length is None:
+            self._source.fail(f"{key!r} is a single number; expected one for every event.")
+        return Column(length, dtype, lambda count: _read(entry, dtype, count))
 
-    def _events(self, columns: dict[str, NDArray[Any]]) -> Events:
-        for key in ("x", "y"):
-            found = columns[key]
-            if len(found) and not 0 <= int(found.min()) <= int(found.max()) < 1 << 16:
-                raise MediaError(
-                    f"{self._url}: {key} reaches from {found.min()} to {found.max()}, which are "
-                    "no pixels.",
-                    reason="corrupt",
-                )
-        polarity = columns["p"]
-        if len(polarity) and not np.isin(polarity, (-1, 0, 1)).all():
-            raise MediaError(
-                f"{self._url}: polarities {np.unique(polarity)[:5]}; expected 0 and 1 (or -1 "
-                "and 1).",
-                reason="corrupt",
+    def _open(self, key: str) -> tuple[IO[bytes], np.dtype[Any], int | None]:
+        """An entry behind its header, its type, and its length (None for a single number)."""
+        info = self.entries[key]
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            self._source.fail(
+                f"{key!r} is compressed by method {info.compress_type}; expected 0 or 8, which are "
+                "what NumPy writes."
             )
-        return Events(
-            columns["t"].astype(np.int64),
-            columns["x"].astype(np.uint16),
-            columns["y"].astype(np.uint16),
-            (polarity > 0).astype(np.uint8),
-        )
+        try:
+            entry = self._archive.open(info)
+            start = entry.read(len(_NPY) + 2)
+            major = start[-2] if start[: len(_NPY)] == _NPY and len(start) == 8 else 0
+            length_bytes = entry.read(2 if major == 1 else 4)
+            num_header = int.from_bytes(length_bytes, "little")
+            header = entry.read(num_header) if 0 < num_header <= _MAX_HEADER_BYTES else b""
+        except _ZIP_ERRORS as error:
+            self._source.fail(f"array {key!r} is damaged: {error}.")
+        match = _HEADER.fullmatch(header) if major in (1, 2, 3) else None
+        if match is None:
+            self._source.fail(f"{key!r} is no array of numbers of one dimension.")
+        return entry, np.dtype(match[1].decode()), int(match[2]) if match[2] else None
 
 
-def _header(url: str, key: str, entry: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _read(entry: IO[bytes], dtype: np.dtype[Any], count: int) -> NDArray[Any]:
     try:
-        version = npy.read_magic(entry)
-        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran, dtype = read(entry)
-    except ValueError as error:
-        raise MediaError(f"{url}: {key!r} is no array ({error}).", reason="corrupt") from error
-    if dtype.kind not in "iu":
-        raise MediaError(f"{url}: {key!r} is {dtype}; expected integers.", reason="corrupt")
-    return shape, fortran, dtype
-
-
-def _common_length(url: str, shapes: dict[str, tuple[int, ...]]) -> int:
-    if any(len(shape) != 1 for shape in shapes.values()) or len(set(shapes.values())) != 1:
-        raise MediaError(
-            f"{url}: columns have shapes {shapes}; expected one length for all.", reason="corrupt"
-        )
-    return next(iter(shapes.values()))[0]
+        data = entry.read(count * dtype.itemsize)
+    except _ZIP_ERRORS as error:
+        raise ColumnError(str(error)) from error
+    if len(data) != count * dtype.itemsize:
+        raise ColumnError(f"it ends early, {len(data)} of {count * dtype.itemsize} bytes are there")
+    return np.frombuffer(data, dtype=dtype)

@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 
-from outspike.events.codec import Source
-
-_MAX_SIDE = 1 << 16
+from outspike.events.codec import MAX_SIDE, Source
 
 
 @dataclass(frozen=True)
@@ -15,11 +13,13 @@ class PercentHeader:
         lines: without the ``%``.
         body: position after the last of them.
         ended: whether a line said ``end``; older files do not.
+        cut: whether what was looked at ends inside a line.
     """
 
     lines: tuple[str, ...]
     body: int
     ended: bool
+    cut: bool
 
     @property
     def values(self) -> dict[str, str]:
@@ -29,6 +29,15 @@ class PercentHeader:
         parts = [part.partition("=") for part in values.get("format", "").split(";")]
         named = {name.strip().lower(): value for name, equals, value in parts if equals}
         return {**values, **named}
+
+    def demand_end(self, source: Source, expected: str) -> None:
+        """Refuse a file that stops, or goes on for too long, inside its header."""
+        if self.cut or (self.body >= source.num_bytes and not self.ended):
+            source.fail(
+                f"a header without end: its {len(self.lines)} lines reach byte {self.body}; "
+                f"expected '% end' or {expected} there.",
+                reason="truncated",
+            )
 
 
 def read_header(head: bytes) -> PercentHeader:
@@ -41,14 +50,16 @@ def read_header(head: bytes) -> PercentHeader:
     position = 0
     while head.startswith(b"% ", position):
         stop = head.find(b"\n", position)
-        text = head[position + 2 : stop].strip().decode("latin-1")
-        if stop < 0 or not text.isascii() or not text.isprintable():
+        text = head[position + 2 : stop if stop >= 0 else len(head)].strip().decode("latin-1")
+        if not text.isascii() or not text.isprintable():
             break
+        if stop < 0:
+            return PercentHeader(tuple(lines), position, ended=False, cut=True)
         position = stop + 1
         if text == "end":
-            return PercentHeader(tuple(lines), position, True)
+            return PercentHeader(tuple(lines), position, ended=True, cut=False)
         lines.append(text)
-    return PercentHeader(tuple(lines), position, False)
+    return PercentHeader(tuple(lines), position, ended=False, cut=False)
 
 
 def whole_number(source: Source, name: str, text: str | None) -> int | None:
@@ -68,6 +79,6 @@ def sensor_size(source: Source, values: dict[str, str]) -> tuple[int, int] | Non
     height = whole_number(source, "height", values.get("height", down))
     if width is None or height is None:
         return None
-    if not (0 < width <= _MAX_SIDE and 0 < height <= _MAX_SIDE):
+    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
         source.fail(f"header states a sensor of {width}x{height} pixels, which there is none of.")
     return width, height

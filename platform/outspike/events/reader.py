@@ -8,9 +8,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from outspike.errors import ConfigError, MediaError
+from outspike.events.aedat2 import Aedat2
+from outspike.events.aedat4 import Aedat4
 from outspike.events.check import Checker
 from outspike.events.codec import HEAD_BYTES, Codec, Facts, OnError, Source
 from outspike.events.columns import Events
+from outspike.events.dat import Dat
+from outspike.events.event_stream import EventStreamFile
+from outspike.events.hdf5 import Hdf5
+from outspike.events.mat5 import Mat5
+from outspike.events.nmnist import Nmnist
 from outspike.events.npz_stream import Npz
 from outspike.events.prophesee_raw import PropheseeRaw
 from outspike.urls import open_url, plain_errors
@@ -22,7 +29,14 @@ _log = logging.getLogger(__name__)
 #: In the order in which they are asked; the formats without a signature come last.
 CODECS: dict[str, Codec] = {
     "npz": Npz(),
+    "hdf5": Hdf5(),
+    "mat": Mat5(),
+    "aedat4": Aedat4(),
+    "aedat2": Aedat2(),
+    "es": EventStreamFile(),
+    "dat": Dat(),
     "raw": PropheseeRaw(),
+    "nmnist": Nmnist(),
 }
 
 
@@ -53,6 +67,7 @@ class EventReader:
         size: width and height of the sensor, where the file does not tell or tells wrongly.
         on_error: ``raise`` at the first fault, or ``resync``: leave out what is damaged, count it
             in :attr:`skipped` and read on.
+        num_threads: that decode side by side, where the format allows it; the events are the same.
 
     Raises:
         MediaError: no such file, of a format that is not known, or with a header nothing can be
@@ -60,13 +75,19 @@ class EventReader:
     """
 
     def __init__(
-        self, url: str, *, size: tuple[int, int] | None = None, on_error: OnError = "raise"
+        self,
+        url: str,
+        *,
+        size: tuple[int, int] | None = None,
+        on_error: OnError = "raise",
+        num_threads: int = 1,
     ) -> None:
         if size is not None and not all(0 < side <= 1 << 16 for side in size):
             raise ConfigError(f"size {size[0]}x{size[1]}: expected sides from 1 to {1 << 16}.")
         self.url = url
         self._size = size
         self._on_error: OnError = on_error
+        self._num_threads = num_threads
         self._skipped: Counter[str] = Counter()
         with self._opened() as (source, codec):
             self.info = _info(codec.open(source).facts, size)
@@ -87,11 +108,9 @@ class EventReader:
             raise ConfigError(f"num_events={num_events}: at least one.")
         self._skipped = Counter()
         with self._opened() as (source, codec):
-            size = None
-            if self.info.width is not None and self.info.height is not None:
-                size = (self.info.width, self.info.height)
-            checker = Checker(source=source, size=size, size_origin=self.info.size_source)
-            for piece in codec.open(source).pieces(num_events):
+            stream = codec.open(source)
+            checker = _checker(source, self.info, stream.facts.max_side)
+            for piece in stream.pieces(num_events):
                 yield checker.events(piece)
         for kind, count in self.skipped.items():
             _log.warning("%s: skipped %s=%d", self.url, kind, count)
@@ -110,18 +129,23 @@ class EventReader:
                     num_bytes=num_bytes,
                     on_error=self._on_error,
                     size=self._size,
+                    num_threads=self._num_threads,
                     skipped=self._skipped,
                 )
-                yield source, find_codec(source)
+                with source.closing:
+                    yield source, find_codec(source)
         except OSError as error:
             raise MediaError(f"{self.url}: {error}", reason="unreadable") from error
 
 
 def open_events(
-    url: str, size: tuple[int, int] | None = None, on_error: OnError = "raise"
+    url: str,
+    size: tuple[int, int] | None = None,
+    on_error: OnError = "raise",
+    num_threads: int = 1,
 ) -> EventReader:
     """A reader of the recording at ``url``; see :class:`EventReader`."""
-    return EventReader(url, size=size, on_error=on_error)
+    return EventReader(url, size=size, on_error=on_error, num_threads=num_threads)
 
 
 def find_codec(source: Source) -> Codec:
@@ -140,6 +164,12 @@ def find_codec(source: Source) -> Codec:
         f"bytes begin at byte 0 with {source.head[:8]!r}.",
         reason="unknown_format",
     )
+
+
+def _checker(source: Source, info: EventInfo, max_side: int) -> Checker:
+    if info.width is None or info.height is None:
+        return Checker(source=source, size=(max_side, max_side), size_origin="format's")
+    return Checker(source=source, size=(info.width, info.height), size_origin=info.size_source)
 
 
 def _info(facts: Facts, configured: tuple[int, int] | None) -> EventInfo:
