@@ -263,9 +263,6 @@ class AedConfig:
     feature_set: str = "i3d-rgb"
     width: int = 1024
     """Feature width ``D`` of the input; widths that are no multiple of 16 are projected to one."""
-    flow_set: str | None = None
-    """Features appended to those of ``feature_set``."""
-    flow_width: int = 1024
     window: int = 5
     """Snippets that the network sees at once (``max_seqlen``)."""
     frames_per_snippet: int = 16

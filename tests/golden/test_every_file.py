@@ -10,7 +10,7 @@ import pytest
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("system", ["msf", "ief_vad", "gv_vad"])
+@pytest.mark.parametrize("system", ["msf", "ief_vad", "gv_vad", "snippet_attention", "lad2000"])
 def test_every_file_is_asked_for_by_a_test(system: str) -> None:
     """Patterns of the ``golden`` markers beside this file cover the folder."""
     patterns = {

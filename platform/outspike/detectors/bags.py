@@ -42,6 +42,11 @@ class Bags:
     bag_ids: tuple[str, ...]
     draw_keys: Tensor | None = None
     """int64 ``[B]``, hashed from (seed, step, bag id)."""
+    step: int | None = None
+    """Steps that training has taken, for losses that change on the way."""
+    frame_labels: Tensor | None = None
+    """int8 ``[B, S, F]``: label of each frame of each snippet, -1 past the snippet's end and at
+    padding. Only where the split is fully supervised; None in every other batch."""
 
     @property
     def num_bags(self) -> int:
@@ -78,6 +83,7 @@ class Bags:
         return Bags(
             features={name: value[rows] for name, value in self.features.items()},
             bag_ids=tuple(self.bag_ids[i] for i in rows.tolist()),
+            step=self.step,
             **taken,
         )
 
@@ -88,6 +94,9 @@ class Scores:
 
     snippet: Tensor
     """Probability of being anomalous, ``[B, S]``, 0 at padding."""
+    frames: Tensor | None = None
+    """``[B, S, F]``: the same of each frame of each snippet, from its first frame on, where a
+    detector tells frames apart; what lies past the snippet's end means nothing."""
     extras: dict[str, Tensor] = field(default_factory=dict)
     """Whatever else a detector's loss or report needs, by name."""
 
@@ -100,6 +109,7 @@ def collate(
     seed: int = 0,
     step: int | None = None,
     classes: Sequence[str] = (),
+    supervised: bool = False,
 ) -> Bags:
     """Check bags, cut training windows, and pad them into one batch.
 
@@ -110,18 +120,25 @@ def collate(
         window: training window rule; None keeps every row (evaluation).
         seed, step: what window draws and dropout derive from, together with the bag id.
         classes: class names in the order of their ids.
+        supervised: the split allows frame labels to be learnt from; without it they stay out of
+            the batch even where a bag has them.
 
     Raises:
         BagError: naming the bag that has no snippets, lacks a feature set, has another width or
-            crop count, or holds values that are not finite.
+            crop count, holds values that are not finite, or has no frame labels in a supervised
+            batch.
     """
     if not bags:
         raise BagError("A batch needs at least one bag.")
     expected = dict(widths) if widths is not None else _widths(bags[0])
-    rows = []
+    rows, labels = [], []
     for bag in bags:
         _check(bag, expected, bags[0])
-        rows.append(_window(bag, tuple(expected), window, seed, 0 if step is None else step))
+        known = _frame_labels(bag) if supervised else None
+        cut = _window(bag, tuple(expected), window, known, seed, 0 if step is None else step)
+        rows.append(cut)
+        if known is not None:
+            labels.append([known[a:b] for a, b in zip(cut.start, cut.stop, strict=True)])
     lengths = [len(row.start) for row in rows]
     ids = tuple(_bag_id(bag) for bag in bags)
     return Bags(
@@ -135,6 +152,8 @@ def collate(
         draw_keys=None
         if step is None
         else torch.tensor([draw_key(seed, step, name) for name in ids], dtype=torch.int64),
+        step=step,
+        frame_labels=_pad_labels(labels) if supervised else None,
     )
 
 
@@ -181,8 +200,23 @@ def _check(bag: "Bag", widths: Mapping[str, int], first: "Bag") -> None:
             )
 
 
+def _frame_labels(bag: "Bag") -> NDArray[np.uint8]:
+    known = bag.frame_labels()
+    if known is None:
+        raise BagError(
+            f"{_bag_id(bag)}: no frame labels, and training on this split needs them; register "
+            "the recording with its annotated intervals, or leave it out."
+        )
+    return known
+
+
 def _window(
-    bag: "Bag", names: Sequence[str], config: WindowConfig | None, seed: int, step: int
+    bag: "Bag",
+    names: Sequence[str],
+    config: WindowConfig | None,
+    known: NDArray[np.uint8] | None,
+    seed: int,
+    step: int,
 ) -> windows.Window:
     whole = windows.Window(
         features={name: bag.features[name] for name in names}, start=bag.start, stop=bag.stop
@@ -191,7 +225,7 @@ def _window(
         return whole
     key = draw_key(seed, step, f"window/{_bag_id(bag)}")
     rng = np.random.RandomState(key & 0xFFFFFFFF)
-    return windows.cut(whole, config, label=bag.label, rng=rng)
+    return windows.cut(whole, config, label=bag.label, rng=rng, frame_labels=known)
 
 
 def _pad(rows: Sequence[NDArray[np.floating]]) -> Tensor:
@@ -209,3 +243,13 @@ def _pad_ranges(rows: Sequence[windows.Window], longest: int) -> Tensor:
         target[: len(row.start), 0] = row.start
         target[: len(row.stop), 1] = row.stop
     return torch.from_numpy(ranges)
+
+
+def _pad_labels(labels: Sequence[Sequence[NDArray[np.uint8]]]) -> Tensor:
+    longest = max(len(bag) for bag in labels)
+    frames = max(len(row) for bag in labels for row in bag)
+    padded = np.full((len(labels), longest, frames), -1, dtype=np.int8)
+    for target, bag in zip(padded, labels, strict=True):
+        for row, known in zip(target, bag, strict=False):
+            row[: len(known)] = known
+    return torch.from_numpy(padded)

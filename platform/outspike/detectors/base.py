@@ -46,6 +46,8 @@ class Detector(nn.Module, ABC):
 
     trainable: ClassVar[bool] = True
     """False where :meth:`fit` takes the place of gradient steps."""
+    needs_frame_labels: ClassVar[bool] = False
+    """True where the loss reads ``Bags.frame_labels``: trains on fully supervised splits only."""
 
     config: DetectorConfig
 

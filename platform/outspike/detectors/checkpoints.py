@@ -2,7 +2,8 @@
 
 import logging
 import pickle
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,26 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from outspike.config import DetectorConfig, IefVadConfig, MsfConfig
+from outspike.config import (
+    AedConfig,
+    DetectorConfig,
+    GvVadConfig,
+    IefVadConfig,
+    MsfConfig,
+    SaaConfig,
+)
+from outspike.detectors.aed import published as aed_published
+from outspike.detectors.aed.detector import Aed
 from outspike.detectors.base import Detector
+from outspike.detectors.gv_vad import published as gv_vad_published
+from outspike.detectors.gv_vad.detector import GvVad
 from outspike.detectors.ief_vad import published as ief_vad_published
 from outspike.detectors.ief_vad.detector import IefVad
+from outspike.detectors.mindspore_ckpt import read_mindspore
 from outspike.detectors.msf import published as msf_published
 from outspike.detectors.msf.detector import Msf
+from outspike.detectors.saa import published as saa_published
+from outspike.detectors.saa.detector import Saa
 from outspike.errors import CheckpointError, ConfigError
 
 logger = logging.getLogger(__name__)
@@ -27,10 +42,11 @@ def import_checkpoint(
     """Build a detector and load a published checkpoint into it.
 
     Args:
-        name: ``msf`` or ``ief_vad``.
+        name: ``msf``, ``ief_vad``, ``gv_vad``, ``saa``, ``aed`` or ``aed_t``.
         path: a state dict written by ``torch.save`` or as safetensors, or the form of a run in
-            progress, ``{epoch, model_state_dict, ...}``.
-        config: settings to build with. An MSF file implies its own (in the default form); one of
+            progress, ``{epoch, model_state_dict, ...}``; for SAA also a MindSpore ``.ckpt``.
+        config: settings to build with. Files of MSF, SAA and AED imply their own (in the default
+            form), those of GV-VAD too unless they fuse otherwise than by ``concat``; one of
             IEF-VAD says nothing of heads, nu, refinement rate or noise model: they must be given.
 
     Returns:
@@ -41,12 +57,21 @@ def import_checkpoint(
             another shape, all of them listed.
         ConfigError: unknown detector, or settings that the file cannot supply.
     """
+    if name == "saa":
+        return _import_saa(path, config)
     state = read_state(path)
     if name == "msf":
         return _import_msf(state, str(path), config)
     if name == "ief_vad":
         return _import_ief_vad(state, str(path), config)
-    raise ConfigError(f"{name!r}: published checkpoints exist for 'msf' and 'ief_vad'.")
+    if name == "gv_vad":
+        return _import_gv_vad(state, str(path), config)
+    if name in ("aed", "aed_t"):
+        return _import_aed(name, state, str(path), config)
+    raise ConfigError(
+        f"{name!r}: published checkpoints exist for 'msf', 'ief_vad', 'gv_vad', 'saa', 'aed' and "
+        "'aed_t'."
+    )
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
@@ -82,7 +107,14 @@ def _import_msf(state: dict[str, Tensor], path: str, config: DetectorConfig | No
         raise ConfigError(f"{path}: an MSF checkpoint needs an MsfConfig, not {config.kind!r}.")
     logger.info("imported=msf path=%s width=%d hidden=%d", path, implied.width, implied.hidden)
     model = Msf(config)
-    _load(model, state, msf_published.key_map(model), path, unused=msf_published.is_unused)
+    _load(
+        model,
+        state,
+        msf_published.key_map(model),
+        path,
+        unused=msf_published.is_unused,
+        optional=lambda key: key in msf_published.OPTIONAL,
+    )
     return model
 
 
@@ -97,17 +129,63 @@ def _import_ief_vad(state: dict[str, Tensor], path: str, config: DetectorConfig 
     return model
 
 
+def _import_gv_vad(state: dict[str, Tensor], path: str, config: DetectorConfig | None) -> GvVad:
+    config = config or gv_vad_published.config_of(state)
+    if not isinstance(config, GvVadConfig):
+        raise ConfigError(f"{path}: a GV-VAD checkpoint needs a GvVadConfig, not {config.kind!r}.")
+    model = GvVad(config)
+    unused = [key for key in state if gv_vad_published.is_unused(key, model)]
+    logger.info("imported=gv_vad path=%s unused=%s", path, ",".join(unused) or "none")
+    _load(model, state, gv_vad_published.key_map(model), path, unused=unused.__contains__)
+    return model
+
+
+def _import_saa(path: str | Path, config: DetectorConfig | None) -> Saa:
+    mindspore = Path(path).suffix == ".ckpt" and not zipfile.is_zipfile(path)
+    if mindspore and Path(path).is_file():
+        state = saa_published.from_mindspore(read_mindspore(path))
+    else:
+        state = read_state(path)
+    config = config or saa_published.config_of(state)
+    if not isinstance(config, SaaConfig):
+        raise ConfigError(f"{path}: an SAA checkpoint needs an SaaConfig, not {config.kind!r}.")
+    model = Saa(config)
+    _load(
+        model,
+        state,
+        saa_published.key_map(model),
+        str(path),
+        unused=saa_published.is_unused,
+        optional=saa_published.is_optional,
+    )
+    return model
+
+
+def _import_aed(
+    name: str, state: dict[str, Tensor], path: str, config: DetectorConfig | None
+) -> Aed:
+    config = config or aed_published.config_of(state)
+    if not isinstance(config, AedConfig) or config.kind != name:
+        raise ConfigError(
+            f"{path}: asked for {name!r}, the file or the settings are of {config.kind!r}."
+        )
+    model = Aed(config)
+    _load(model, state, aed_published.key_map(model), path)
+    return model
+
+
 def _load(
     model: Detector,
     state: Mapping[str, Tensor],
     key_map: Mapping[str, str],
     path: str,
     *,
-    unused: Any = lambda key: False,
+    unused: Callable[[str], bool] = lambda key: False,
+    optional: Callable[[str], bool] = lambda key: False,
 ) -> None:
     """Copy entries under their new names after checking every name and shape."""
     target = model.state_dict()
-    missing = sorted(set(key_map) - set(state) - set(msf_published.OPTIONAL))
+    missing = sorted(key for key in key_map if key not in state and not optional(key))
     extra = sorted(key for key in state if key not in key_map and not unused(key))
     shapes = [
         f"{key} {tuple(value.shape)} for {tuple(target[key_map[key]].shape)}"

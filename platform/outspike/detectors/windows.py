@@ -25,10 +25,26 @@ class Window:
 
 
 def cut(
-    window: Window, config: WindowConfig, *, label: int | None, rng: np.random.RandomState
+    window: Window,
+    config: WindowConfig,
+    *,
+    label: int | None,
+    rng: np.random.RandomState,
+    frame_labels: NDArray[np.uint8] | None = None,
 ) -> Window:
-    """Apply a window rule to all feature sets of a bag at once."""
+    """Apply a window rule to all feature sets of a bag at once.
+
+    ``frame_labels`` are those of the whole recording, where training may know them.
+    """
     num_rows = len(window.start)
+    if config.rule == "mean_segments":
+        edges = segment_edges(num_rows, config.length)
+        last = np.maximum(edges[1:], edges[:-1] + 1) - 1
+        return Window(
+            features={n: mean_segments(rows, edges) for n, rows in window.features.items()},
+            start=window.start[edges[:-1]],
+            stop=window.stop[last],
+        )
     if config.rule == "mean_bins":
         edges = bin_edges(num_rows, config.length)
         return Window(
@@ -36,7 +52,8 @@ def cut(
             start=window.start[edges[:-1]],
             stop=window.stop[edges[1:] - 1],
         )
-    index = row_index(config, num_rows, label=label, rng=rng)
+    anomalous = None if frame_labels is None else _holds(window, frame_labels)
+    index = row_index(config, num_rows, label=label, rng=rng, anomalous_S=anomalous)
     return Window(
         features={name: rows[:, index] for name, rows in window.features.items()},
         start=window.start[index],
@@ -45,19 +62,70 @@ def cut(
 
 
 def row_index(
-    config: WindowConfig, num_rows: int, *, label: int | None, rng: np.random.RandomState
+    config: WindowConfig,
+    num_rows: int,
+    *,
+    label: int | None,
+    rng: np.random.RandomState,
+    anomalous_S: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.int64]:
-    """Rows that a picking rule keeps, ascending, ``[S]``."""
+    """Rows that a picking rule keeps, ascending, ``[S]``.
+
+    ``anomalous_S`` says which rows hold an anomalous frame, where that is known.
+    """
     if config.rule == "all" or num_rows <= config.length:
         return np.arange(num_rows)
     if config.rule == "uniform":
         return one_row_a_bin(num_rows, config.length, rng)
+    if config.rule == "crop":
+        return crop(num_rows, config.length, rng, anomalous_S=anomalous_S)
     if config.rule == "msf_2025":
         if label is None:
             raise ConfigError("The msf_2025 window differs by label; this bag has none.")
         draw = jittered_uniform if label else contiguous
         return draw(num_rows, config.length, rng)
     raise ConfigError(f"Window rule {config.rule!r} does not pick rows.")
+
+
+def crop(
+    num_rows: int,
+    length: int,
+    rng: np.random.RandomState,
+    *,
+    anomalous_S: NDArray[np.bool_] | None = None,
+) -> NDArray[np.int64]:
+    """A run of ``length`` rows, every start equally likely among those that hold an anomalous row.
+
+    A bag without such a row, or of which nobody knows, may start anywhere.
+    """
+    starts = np.arange(num_rows - length + 1)
+    if anomalous_S is not None and anomalous_S.any():
+        before = np.concatenate([[0], np.cumsum(anomalous_S)])
+        starts = starts[before[starts + length] > before[starts]]
+    return starts[rng.randint(len(starts))] + np.arange(length)
+
+
+def _holds(window: Window, frame_labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which rows cover an anomalous frame, ``[S]``."""
+    before = np.concatenate([[0], np.cumsum(frame_labels, dtype=np.int64)])
+    held: NDArray[np.bool_] = before[window.stop] > before[window.start]
+    return held
+
+
+def segment_edges(num_rows: int, length: int) -> NDArray[np.int64]:
+    """Borders of exactly ``length`` segments, ``[length + 1]``; some are empty in a short bag
+    (``snippet_anomalous_attention.md`` section 1).
+    """
+    return np.linspace(0, num_rows, length + 1).astype(np.int64)
+
+
+def mean_segments(rows_KSD: NDArray[np.floating], edges: NDArray[np.int64]) -> NDArray[np.floating]:
+    """Mean of each segment in float32, ``[K, S, D] -> [K, segments, D]``; an empty segment takes
+    the row it starts at.
+    """
+    rows = rows_KSD.astype(np.float32)
+    segments = [rows[:, a : max(b, a + 1)].mean(axis=1) for a, b in pairwise(edges)]
+    return np.stack(segments, axis=1)
 
 
 def bin_edges(num_rows: int, length: int) -> NDArray[np.int64]:

@@ -6,7 +6,8 @@ Sorting happens once, when it is built. A metric that the labels do not define c
 instead of a number.
 
 ROC-AUC counts ties half (the trapezoid), AP is the step-wise sum without interpolation: both equal
-the scikit-learn definitions.
+the scikit-learn definitions. ``ap_trapezoid`` interpolates precision, which flatters; it repeats
+published figures and heads no protocol of ours.
 """
 
 import math
@@ -91,6 +92,10 @@ class Ranking:
             true_before = true[:, -1]
         return ratio(total, true_before)
 
+    def trapezoid_precision(self, weights: Array) -> Array:
+        """Area under precision over recall by the trapezoid rule from (0, 1), ``[R, V] -> [R]``."""
+        return np.array([_precision_area(*self.counts(weight_V)) for weight_V in weights])
+
     def _cumulative_blocks(self, num_videos: int) -> Iterator[tuple[Array, Array]]:
         """Positives and rows of each video down to each threshold that gains one, ``[V, G]``.
 
@@ -166,6 +171,16 @@ class PairTable:
     def per_video(self) -> Array:
         """Area under the ROC curve of each video alone, ``[V]``; NaN with one class only."""
         return ratio(np.diag(self.won_VV), self.positive_V * self.negative_V)
+
+
+def _precision_area(true: Array, false: Array) -> float:
+    if not len(true) or true[-1] == 0:
+        return math.nan
+    found = true + false
+    # Before the first row that counts, precision is 1 as at recall 0.
+    precision = np.divide(true, found, out=np.ones_like(found), where=found > 0)
+    heights = precision + np.concatenate([[1.0], precision[:-1]])
+    return float(np.diff(true, prepend=0.0) @ heights / (2 * true[-1]))
 
 
 def frame_ranking(runs: Runs) -> Ranking:
@@ -248,7 +263,7 @@ def statistic(name: MetricName, data: Evaluated) -> Statistic:
 def ranked(
     data: Evaluated, kind: str, keep_V: NDArray[np.bool_] | None = None, of: str = "all videos"
 ) -> Statistic:
-    """Frame AUC (``kind="auc"``) or AP over some of the videos."""
+    """Frame AUC (``kind="auc"``), ``ap`` or ``ap_trapezoid`` over some of the videos."""
     if data.runs is None:
         return _undefined(data.no_frames)
     runs = data.runs if keep_V is None else data.runs.of_videos(keep_V)
@@ -259,6 +274,8 @@ def ranked(
         return _undefined(f"no normal frame in {of}")
     if kind == "ap":
         return Statistic(frame_ranking(runs).average_precision)
+    if kind == "ap_trapezoid":
+        return Statistic(frame_ranking(runs).trapezoid_precision)
     kept = np.ones(len(data.videos)) if keep_V is None else keep_V.astype(np.float64)
     pairs = data.pairs
     assert pairs is not None
@@ -343,6 +360,7 @@ def _detection_map(data: Evaluated) -> Statistic:
 _BUILDERS: dict[MetricName, Callable[[Evaluated], Statistic]] = {
     "auc": lambda data: ranked(data, "auc"),
     "ap": lambda data: ranked(data, "ap"),
+    "ap_trapezoid": lambda data: ranked(data, "ap_trapezoid"),
     "auc_abnormal": _auc_abnormal,
     "ap_abnormal": _ap_abnormal,
     "auc_per_video": _auc_per_video,

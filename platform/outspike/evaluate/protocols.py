@@ -15,6 +15,7 @@ from outspike.errors import ConfigError
 MetricName = Literal[
     "auc",
     "ap",
+    "ap_trapezoid",
     "auc_abnormal",
     "ap_abnormal",
     "auc_per_video",
@@ -157,6 +158,13 @@ _HONEST: dict[str, Protocol] = {
         note="Train normal Train001..012, anomalous Test006, 009, 011, 012 by video label only; "
         "test Train013..016 and Test001, 003, 004, 008. Frames of all clips are pooled, scores are "
         "not normalised per clip.",
+    ),
+    "ped2-full-a": Protocol(
+        name="ped2-full-a",
+        dataset="ucsd_ped2",
+        split="full-a",
+        note="The test clips of weak-a, for models trained with the frame labels of the training "
+        "clips: fully supervised, so its figures stand apart from those of ped2-weak-a.",
     ),
     "surv-fight": Protocol(
         name="surv-fight",

@@ -5,6 +5,7 @@ from outspike.evaluate.results import Estimate
 METRIC_TITLES: dict[str, str] = {
     "auc": "Frame AUC",
     "ap": "Frame AP",
+    "ap_trapezoid": "Area under frame precision and recall",
     "auc_abnormal": "Frame AUC in anomalous videos",
     "ap_abnormal": "Frame AP in anomalous videos",
     "auc_per_video": "Mean AUC per video",
@@ -20,6 +21,7 @@ METRIC_TITLES: dict[str, str] = {
 METRIC_MEANINGS: dict[str, str] = {
     "auc": "share of (anomalous, normal) frame pairs in the right order",
     "ap": "average precision over all frames",
+    "ap_trapezoid": "the same with precision interpolated linearly, as some papers publish it",
     "auc_abnormal": "the same inside anomalous videos only",
     "ap_abnormal": "average precision inside anomalous videos only",
     "auc_per_video": "mean over videos that have both kinds of frames",

@@ -71,19 +71,33 @@ def score_url(url: str, bundle: Bundle) -> VideoScores:
 
 def _score_bag(detector: Detector, bag: Bag, device: torch.device) -> VideoScores:
     batch = collate([bag], widths=detector.feature_sets).to(device)
-    scores = detector(batch).snippet[0].float().cpu().numpy()
+    found = detector(batch)
+    values = found.snippet[0] if found.frames is None else found.frames[0]
+    scores = values.float().cpu().numpy().astype(np.float32)
+    start, stop = bag.start, bag.stop
+    if found.frames is not None:
+        scores, start, stop = _frame_rows(scores, start, stop)
     return VideoScores(
         dataset=bag.dataset,
         video_id=bag.video_id,
-        scores=scores.astype(np.float32),
-        start=bag.start,
-        stop=bag.stop,
+        scores=scores,
+        start=start,
+        stop=stop,
         num_frames=bag.num_frames,
         fps=bag.fps,
         label=bag.label,
         class_name=bag.class_name,
         intervals=bag.intervals,
     )
+
+
+def _frame_rows(
+    scores_SF: NDArray[np.float32], start: NDArray[np.int64], stop: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+    """One row for each frame of each snippet: scores, and the single frames that they cover."""
+    frames = start[:, None] + np.arange(scores_SF.shape[1])
+    inside = frames < stop[:, None]
+    return scores_SF[inside], frames[inside], frames[inside] + 1
 
 
 class _Collected:

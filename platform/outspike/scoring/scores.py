@@ -12,11 +12,12 @@ from outspike.timebase import scores_to_frames
 
 @dataclass(frozen=True, kw_only=True)
 class VideoScores:
-    """Snippet scores of one recording with what people said of it.
+    """Scores of one recording with what people said of it.
 
     ``scores`` ``[S]`` are probabilities in float32; ``start`` and ``stop`` ``[S]`` are the
-    half-open frame ranges they cover. ``label``, ``class_name`` and ``intervals`` are None where
-    nobody has said; ``intervals == ()`` means that no frame is anomalous.
+    half-open frame ranges they cover: snippets, or single frames where a detector tells them apart.
+    ``label``, ``class_name`` and ``intervals`` are None where nobody has said; ``intervals == ()``
+    means that no frame is anomalous.
     """
 
     dataset: str
