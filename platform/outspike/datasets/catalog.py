@@ -15,7 +15,15 @@ from outspike.datasets import (
     ucsd_ped2,
 )
 from outspike.datasets.files import FileTree
-from outspike.datasets.known import MSAD, SHANGHAITECH, TAD, UCF_CRIME, UCF_CRIME_DVS, XD_VIOLENCE
+from outspike.datasets.known import (
+    AVENUE,
+    MSAD,
+    SHANGHAITECH,
+    TAD,
+    UCF_CRIME,
+    UCF_CRIME_DVS,
+    XD_VIOLENCE,
+)
 from outspike.datasets.manifest import Manifest
 from outspike.datasets.published import Published, load_published
 from outspike.errors import ConfigError
@@ -28,6 +36,8 @@ class Source:
     load: Callable[[str, str], Manifest]
     summary: str
     splits: tuple[str, ...] = ("official",)
+    supervised: frozenset[str] = frozenset()
+    """Splits whose frame labels training may learn from; in all others they are for tests only."""
 
 
 def _published(known: Published, root: str, split: str) -> Manifest:
@@ -45,15 +55,18 @@ DATASETS: dict[str, Source] = {
     "miniature": Source(
         load=miniature.load,
         summary="generated scenes with known anomalies, made in seconds",
+        supervised=frozenset({"official"}),
     ),
     "folder": Source(
         load=folder.load,
         summary="your own videos and event recordings, labelled by folder or labels.csv",
+        supervised=frozenset({"official"}),
     ),
     "ucsd_ped2": Source(
         load=ucsd_ped2.load,
         summary="UCSD Ped2 walkway, 28 clips",
-        splits=("official", "weak-a", "weak-rtfm", "lad-reseeded"),
+        splits=("official", "weak-a", "weak-rtfm", "lad-reseeded", "full-a"),
+        supervised=ucsd_ped2.UCSD_PED2.supervised,
     ),
     "surv_fight": Source(
         load=surv_fight.load,
@@ -98,11 +111,13 @@ DATASETS: dict[str, Source] = {
     "lad2000": Source(
         load=lad2000.load,
         summary="LAD2000, 1440 training and 560 test videos, split lists from the download",
+        supervised=frozenset({"official"}),
     ),
     "avenue": Source(
         load=avenue.load,
         summary="CUHK Avenue, 37 videos, frame labels from the download",
         splits=("official", "lad-reseeded"),
+        supervised=AVENUE.supervised,
     ),
     "tad": Source(
         load=partial(_published, TAD),
@@ -128,3 +143,14 @@ def load(name: str, root: str, split: str = "official") -> Manifest:
     if split not in source.splits:
         raise ConfigError(f"{name} has no split {split!r}; it has {', '.join(source.splits)}.")
     return source.load(root, split)
+
+
+def is_supervised(name: str, split: str) -> bool:
+    """Whether a split is declared fully supervised: training may learn from its frame labels.
+
+    A data set or split that nobody has declared is not.
+    """
+    source = DATASETS.get(name)
+    if source is None:
+        return False
+    return (source.splits[0] if split == "official" else split) in source.supervised

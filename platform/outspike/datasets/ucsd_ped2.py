@@ -28,7 +28,7 @@ UCSD_PED2 = Published(
         "outspike.datasets.frames.pack_folders makes them from the official folders of frames"
     ),
     places=_places,
-    supervised=frozenset({"lad-reseeded"}),
+    supervised=frozenset({"lad-reseeded", "full-a"}),
     warnings=(
         "Test clips 08, 09, 10 and 11 are anomalous throughout: pool frames over clips, a per-clip "
         "AUC is undefined for them.",
@@ -38,6 +38,10 @@ UCSD_PED2 = Published(
             "The LAD paper drew 6+8 training and 6+8 test clips at random and published no list; "
             "this one was drawn once for this package, so its figures are not the paper's.",
         ),
+        "full-a": (
+            "The clips of weak-a, with the frame labels of the four anomalous training clips: its "
+            "figures do not compare with those of weakly supervised training.",
+        ),
     },
 )
 
@@ -46,7 +50,8 @@ def load(root: str, split: str) -> Manifest:
     """Clips of one split.
 
     ``official`` trains on sixteen normal clips and tests on twelve anomalous ones; the weak splits
-    put anomalous clips into training under a video-level label. ``frame_labels.csv`` under the
+    put anomalous clips into training under a video-level label, and ``full-a`` and ``lad-reseeded``
+    with their frame labels. ``frame_labels.csv`` under the
     root, where present, must agree with the annotation that the package carries.
 
     Raises:

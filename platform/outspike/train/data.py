@@ -18,12 +18,14 @@ class BagCache:
     """Bags of a plan by recording, kept in memory up to a budget.
 
     What does not fit is read again each time; on a local store that is a copy out of the page
-    cache, which all workers of a node share.
+    cache, which all workers of a node share. Of a split that withholds them, training recordings
+    come without frame labels, whatever the store says of them.
     """
 
     def __init__(self, plan: TrainingPlan, *, max_bytes: int = _MEMORY_BYTES) -> None:
         self._reader = open_reader(plan)
         self._names = {spec.address: name for name, spec in plan.feature_sets.items()}
+        self._frame_labels_allowed = plan.frame_labels_allowed
         self._held: dict[str, Bag] = {}
         self._room = max_bytes
 
@@ -33,7 +35,10 @@ class BagCache:
             return self._held[recording.key]
         bag = self._reader.read((recording.dataset, recording.video_id))
         features = {self._names[address]: rows for address, rows in bag.features.items()}
-        bag = dataclasses.replace(bag, features=features)
+        withheld = bag.split == "train" and bag.label != 0 and not self._frame_labels_allowed
+        bag = dataclasses.replace(
+            bag, features=features, intervals=None if withheld else bag.intervals
+        )
         size = sum(rows.nbytes for rows in features.values())
         if size <= self._room:
             self._room -= size
@@ -60,6 +65,7 @@ class TrainingBags:
         self._by_key = {recording.key: recording for recording in chosen}
         self._widths = {name: spec.width for name, spec in plan.feature_sets.items()}
         self._config = plan.config
+        self._learns_frames = plan.learns_frames
         self._cache = cache or BagCache(plan)
 
     @cached_property
@@ -75,6 +81,8 @@ class TrainingBags:
             window=self._config.window,
             seed=self._config.seed,
             step=step,
+            classes=getattr(self._config.detector, "classes", ()),
+            supervised=self._learns_frames,
         )
 
     def whole(self) -> Iterator[Bags]:

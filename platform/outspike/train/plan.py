@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from outspike import encoders
 from outspike.config import EncoderConfig, StoreConfig, TrainConfig
-from outspike.detectors.build import build
+from outspike.datasets.catalog import DATASETS, is_supervised
+from outspike.detectors.build import DETECTORS, build
 from outspike.errors import ConfigError, DatasetError, StoreError
 from outspike.evaluate.protocols import TEST_SELECTED, get_protocol
 from outspike.recording import Recording
@@ -45,11 +46,22 @@ class TrainingPlan:
         """Whether the config's encoders make every feature set, so that raw video can be scored."""
         return {encoder.kind for encoder in self.config.encoders} >= set(self.feature_sets)
 
+    @property
+    def frame_labels_allowed(self) -> bool:
+        """Whether the config's split lets training see frame labels."""
+        return is_supervised(self.config.data.dataset, self.config.data.split)
+
+    @property
+    def learns_frames(self) -> bool:
+        """Whether the detector learns from frame labels; no plan says so of another split."""
+        return DETECTORS[self.config.detector.kind].needs_frame_labels
+
     def table(self) -> list[tuple[str, object]]:
         """What ``--dry-run`` shows."""
         config = self.config
         return [
             ("detector", config.detector.kind),
+            ("learns from", "frame labels" if self.learns_frames else "labels of recordings"),
             ("store", f"{config.store.url} version {config.store.version}"),
             *((f"features {n}", spec.address) for n, spec in self.feature_sets.items()),
             ("training bags", _counts(self.training)),
@@ -84,8 +96,13 @@ def make_plan(config: TrainConfig) -> TrainingPlan:
         ),
     )
     feature_sets = _feature_sets(config, store)
-    found, without = _recordings(config, store, feature_sets, split="train")
+    found, without = [], []
+    for split in splits:
+        there, lacking = _recordings(config, store, feature_sets, split=split)
+        found += there
+        without += lacking
     training, held_out = _select(config, store, feature_sets, found)
+    _check_supervision(config, training)
     if without:
         logger.warning(
             "training recordings without features: %d of %d (first: %s); they are left out",
@@ -131,6 +148,29 @@ def _check_selection(config: TrainConfig) -> None:
             f"selection.split='test' chooses on the test split, which protocol {config.protocol!r} "
             f"forbids; use 'holdout' or 'cross_validation', or name '{config.protocol}"
             f"{TEST_SELECTED}', which stamps it on every result."
+        )
+
+
+def _check_supervision(config: TrainConfig, training: list[Recording]) -> None:
+    """Refuse frame labels where the split withholds them, or a recording has none."""
+    data, kind = config.data, config.detector.kind
+    if not DETECTORS[kind].needs_frame_labels:
+        return
+    if not is_supervised(data.dataset, data.split):
+        source = DATASETS.get(data.dataset)
+        splits = sorted(source.supervised) if source else []
+        raise ConfigError(
+            f"Detector {kind!r} learns from frame labels, which split {data.split!r} of "
+            f"{data.dataset} withholds; fully supervised splits of it: "
+            f"{', '.join(splits) or 'none'}."
+        )
+    bare = sorted(recording.key for recording in training if recording.intervals is None)
+    if bare:
+        raise DatasetError(
+            f"{len(bare)} training recordings have no frame labels in the store (first: {bare[0]}),"
+            f" and detector {kind!r} learns from them; annotate them, and register split "
+            f"{data.split!r} by jobs/extract.py with --data.split {data.split}, which extracts "
+            "nothing again."
         )
 
 
