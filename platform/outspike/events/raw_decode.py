@@ -1,204 +1,286 @@
-"""Decode EVT 2.0 and EVT 3.0 words into event columns, a block of words at a time.
+"""Decode EVT 2.0, 2.1 and 3.0 words into events, streaming, on one thread or several.
 
-State that a format carries from word to word lives in one small array, so that a recording can be
-cut into blocks anywhere between two words and decode to the same events.
+What carries over from word to word lives in one small array, so a recording can be cut into blocks
+anywhere between two words and decodes to the same events. That is also how threads share the work:
+:mod:`~outspike.events.raw_parallel` finds the state at each cut, then every part decodes alone.
 """
 
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from outspike.events.columns import Events
-from outspike.events.raw_words import Evt2, Evt3
+from outspike.events import raw_kernels as kernels
+from outspike.events.codec import Piece, Source
+from outspike.events.columns import Events, concatenate
+from outspike.events.raw_words import LOST, TIMED, Evt2, Evt3, State, TimeLayout, new_state
 
-State = NDArray[np.int64]
+Words = NDArray[np.unsignedinteger[Any]]
+#: ``(words, start, state, t, x, y, p, count) -> (next word, count, fault)``
+Decode = Callable[..., tuple[int, int, int]]
+#: ``(words, start, state) -> (next word, events passed over, fault)``
+Skip = Callable[[Words, int, State], tuple[int, int, int]]
 
-# Slots of the state.
-_HAS_TIME, _HIGH, _EPOCH, _LOW, _Y, _BASE_X, _POLARITY, _UNTIMED = range(8)
-_STATE_SIZE = 8
-
-#: A vector word of EVT 3.0 holds up to this many events.
-_MAX_PER_WORD = 12
-
-
-class Decoder(Protocol):
-    """Turns consecutive blocks of words into events."""
-
-    word: np.dtype[np.unsignedinteger]
-
-    def decode(self, words: NDArray[np.unsignedinteger]) -> Events:
-        """Events of the next block."""
-
-    @property
-    def num_untimed(self) -> int:
-        """Events before the first time word, which are left out: nobody knows when they were."""
+#: Words read at a time: they stay in the second cache while they are decoded.
+WORDS_PER_BLOCK = 1 << 18
 
 
-class Evt3Decoder:
-    """EVT 3.0. Low time words may step back by some microseconds within one high word (readout
-    jitter); times are the running maximum there, so they never decrease.
+@dataclass(frozen=True, kw_only=True)
+class WordFormat:
+    """One word format and its compiled loops.
+
+    Args:
+        word: little-endian unsigned integer with the type in its upper four bits.
+        kinds: types that the format has.
+        high_kind: type of high time words.
+        high_shift: lowest bit of their value.
+        time: how times are split.
+        max_per_word: most events of a word.
+        decode, skip: see :mod:`~outspike.events.raw_kernels`.
     """
 
-    word = np.dtype("<u2")
-
-    def __init__(self) -> None:
-        self._state: State = np.zeros(_STATE_SIZE, dtype=np.int64)
-
-    def decode(self, words: NDArray[np.unsignedinteger]) -> Events:
-        """Events of the next block of 16-bit words."""
-        room = _MAX_PER_WORD * len(words)
-        columns = _columns(room)
-        return _cut(columns, _decode_evt3(words, self._state, *columns))
+    word: np.dtype[np.unsignedinteger[Any]]
+    kinds: frozenset[int]
+    high_kind: int
+    high_shift: int
+    time: TimeLayout
+    max_per_word: int
+    decode: Decode
+    skip: Skip
 
     @property
-    def num_untimed(self) -> int:
-        """Events left out because no time word came before them."""
-        return int(self._state[_UNTIMED])
+    def kind_shift(self) -> int:
+        """Where a word keeps its type: in the upper four bits."""
+        return 8 * self.word.itemsize - 4
 
 
-class Evt2Decoder:
-    """EVT 2.0: each event is whole but for the upper bits of its time."""
+EVT3 = WordFormat(
+    word=np.dtype("<u2"),
+    kinds=frozenset(
+        {
+            *(Evt3.ADDR_Y, Evt3.ADDR_X, Evt3.VECT_BASE_X, Evt3.VECT_12, Evt3.VECT_8),
+            *(Evt3.TIME_LOW, Evt3.TIME_HIGH, *Evt3.SILENT),
+        }
+    ),
+    high_kind=Evt3.TIME_HIGH,
+    high_shift=0,
+    time=Evt3.TIME,
+    max_per_word=kernels.MAX_PER_WORD,
+    decode=kernels.decode_evt3,
+    skip=kernels.skip_evt3,
+)
+EVT2 = WordFormat(
+    word=np.dtype("<u4"),
+    kinds=frozenset({Evt2.CD_OFF, Evt2.CD_ON, Evt2.TIME_HIGH, *Evt2.SILENT}),
+    high_kind=Evt2.TIME_HIGH,
+    high_shift=0,
+    time=Evt2.TIME,
+    max_per_word=kernels.MAX_PER_WORD,
+    decode=kernels.decode_evt2,
+    skip=kernels.skip_evt2,
+)
+EVT21 = WordFormat(
+    word=np.dtype("<u8"),
+    kinds=EVT2.kinds,
+    high_kind=Evt2.TIME_HIGH,
+    high_shift=32,
+    time=Evt2.TIME,
+    max_per_word=kernels.MAX_PER_WORD21,
+    decode=kernels.decode_evt21,
+    skip=kernels.skip_evt21,
+)
 
-    word = np.dtype("<u4")
 
-    def __init__(self) -> None:
-        self._state: State = np.zeros(_STATE_SIZE, dtype=np.int64)
+def raw_pieces(
+    source: Source, words: WordFormat, body: int, num_events: int, num_threads: int = 1
+) -> Iterator[Piece]:
+    """Consecutive events of the words from byte ``body`` on.
 
-    def decode(self, words: NDArray[np.unsignedinteger]) -> Events:
-        """Events of the next block of 32-bit words."""
-        columns = _columns(len(words))
-        return _cut(columns, _decode_evt2(words, self._state, *columns))
+    Args:
+        source: the open file, and where faults go.
+        words: the format.
+        body: first byte after the header.
+        num_events: most events of a piece (but room for one word, which is up to 32).
+        num_threads: parts of the recording that are decoded side by side; the events are the same,
+            pieces are somewhat shorter and more words are held at a time.
+
+    Faults, by kind: ``unknown_words`` (a type that the format does not have),
+    ``time_words_backwards`` (a time before that of the word before it by more than jitter) with the
+    ``lost_events`` from there to the next good time, ``vectors_past_columns``, ``truncated_bytes``.
+    ``untimed_events`` before the first time word are no fault of the file: a recording may begin
+    anywhere. They are left out and counted, because nobody knows when they were.
+    """
+    if num_threads > 1:
+        from outspike.events.raw_parallel import parallel_pieces  # which builds on this module
+
+        yield from parallel_pieces(source, words, body, num_events, num_threads)
+        return
+    part = PartDecoder(source, words, new_state(), num_events)
+    for offset, block in blocks(source, words, body, WORDS_PER_BLOCK):
+        yield from part.push(block, offset)
+    yield from part.finish()
+
+
+def blocks(
+    source: Source, words: WordFormat, body: int, num_words: int
+) -> Iterator[tuple[int, Words]]:
+    """Consecutive words with the byte each block begins at."""
+    itemsize = words.word.itemsize
+    source.file.seek(body)
+    offset = body
+    while data := source.file.read(num_words * itemsize):
+        rest = len(data) % itemsize
+        if rest:
+            source.fault(
+                "truncated_bytes",
+                f"ends inside a word of {itemsize} bytes at byte {offset + len(data) - rest}; "
+                "the file was cut short.",
+                reason="truncated",
+                count=rest,
+            )
+        yield offset, np.frombuffer(data, dtype=words.word, count=len(data) // itemsize)
+        offset += len(data)
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """From which words, and in which state, the events from ``first`` on were decoded."""
+
+    first: int
+    offset: int
+    words: Words
+    state: State
+
+
+@dataclass
+class _Room:
+    """Columns that fill up, and where their events came from."""
+
+    num_events: int
+    max_per_word: int
+    count: int = 0
+    marks: list[_Mark] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        num = max(self.num_events, self.max_per_word)
+        self.columns = (
+            np.empty(num, dtype=np.int64),
+            np.empty(num, dtype=np.uint16),
+            np.empty(num, dtype=np.uint16),
+            np.empty(num, dtype=np.uint8),
+        )
 
     @property
-    def num_untimed(self) -> int:
-        """Events left out because no time word came before them."""
-        return int(self._state[_UNTIMED])
+    def full(self) -> bool:
+        """Whether a word might not fit."""
+        return self.count + self.max_per_word > len(self.columns[0])
+
+    def mark(self, offset: int, words: Words, state: State) -> None:
+        if self.marks and self.marks[-1].first == self.count:
+            self.marks.pop()  # it gave no event, so nobody will ask for it
+        self.marks.append(_Mark(self.count, offset, words, state.copy()))
+
+    def events(self) -> Events:
+        """What was written; a copy where the rest of the columns would be held for little."""
+        events = Events(*self.columns).slice(0, self.count)
+        if 2 * self.count < len(self.columns[0]):
+            return concatenate([events])
+        return events
 
 
-Columns = tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.uint16], NDArray[np.uint8]]
+class PartDecoder:
+    """Decodes consecutive blocks of words into pieces, from a given state.
 
+    Args:
+        source: where faults go.
+        words: the format.
+        state: what carries over; changed as words are taken.
+        num_events: most events of a piece.
+    """
 
-def _columns(room: int) -> Columns:
-    return (
-        np.empty(room, dtype=np.int64),
-        np.empty(room, dtype=np.uint16),
-        np.empty(room, dtype=np.uint16),
-        np.empty(room, dtype=np.uint8),
-    )
+    def __init__(self, source: Source, words: WordFormat, state: State, num_events: int) -> None:
+        self.state = state
+        self._source = source
+        self._words = words
+        self._num_events = num_events
+        self._room = _Room(num_events, words.max_per_word)
 
-
-def _cut(columns: Columns, count: int) -> Events:
-    t, x, y, p = (column[:count].copy() for column in columns)
-    return Events(t, x, y, p)  # type: ignore[arg-type]  # the generator loses the dtypes
-
-
-@numba.njit(cache=True)
-def _new_high(state: State, high: int, period: int) -> bool:
-    """Take a high time word; False where it repeats or steps back within half a period."""
-    if state[_HAS_TIME] == 0:
-        state[_HAS_TIME] = 1
-        state[_HIGH] = high
-        return True
-    forward = (high - state[_HIGH]) % period
-    if forward == 0 or forward >= period // 2:
-        return False
-    if high < state[_HIGH]:
-        state[_EPOCH] += 1
-    state[_HIGH] = high
-    return True
-
-
-_EVT3_PERIOD, _EVT3_LOW = Evt3.TIME.period, Evt3.TIME.low_bits
-_EVT3_ADDRESS = Evt3.ADDRESS_MASK
-_ADDR_Y, _ADDR_X, _VECT_BASE_X = Evt3.ADDR_Y, Evt3.ADDR_X, Evt3.VECT_BASE_X
-_VECT_12, _VECT_8 = Evt3.VECT_12, Evt3.VECT_8
-_TIME_LOW, _TIME_HIGH = Evt3.TIME_LOW, Evt3.TIME_HIGH
-
-
-@numba.njit(cache=True)
-def _decode_evt3(
-    words: NDArray[np.uint16],
-    state: State,
-    t: NDArray[np.int64],
-    x: NDArray[np.uint16],
-    y: NDArray[np.uint16],
-    p: NDArray[np.uint8],
-) -> int:
-    count = 0
-    for word in words:
-        kind = word >> 12
-        value = np.int64(word & 0xFFF)
-        if kind == _TIME_HIGH:
-            if _new_high(state, int(value), _EVT3_PERIOD):
-                state[_LOW] = 0
-            continue
-        if kind == _TIME_LOW:
-            state[_LOW] = max(state[_LOW], value)
-            continue
-        if kind == _ADDR_Y:
-            state[_Y] = value & _EVT3_ADDRESS
-            continue
-        if kind == _VECT_BASE_X:
-            state[_BASE_X] = value & _EVT3_ADDRESS
-            state[_POLARITY] = value >> 11
-            continue
-        if kind != _ADDR_X and kind != _VECT_12 and kind != _VECT_8:
-            continue
-        now = ((state[_EPOCH] * _EVT3_PERIOD + state[_HIGH]) << _EVT3_LOW) | state[_LOW]
-        if kind == _ADDR_X:
-            if state[_HAS_TIME]:
-                t[count] = now
-                x[count] = value & _EVT3_ADDRESS
-                y[count] = state[_Y]
-                p[count] = value >> 11
-                count += 1
+    def push(self, block: Words, offset: int) -> Iterator[Piece]:
+        """Pieces that the next words complete; ``offset`` is the byte of the first of them."""
+        position = 0
+        itemsize = block.itemsize
+        while position < len(block):
+            if self.state[TIMED] and not self.state[LOST]:
+                room = self._room
+                room.mark(offset + position * itemsize, block[position:], self.state)
+                position, room.count, fault = self._words.decode(
+                    block, position, self.state, *room.columns, room.count
+                )
             else:
-                state[_UNTIMED] += 1
-            continue
-        width = 12 if kind == _VECT_12 else 8
-        for bit in range(width):
-            if not (value >> bit) & 1:
-                continue
-            if state[_HAS_TIME] == 0:
-                state[_UNTIMED] += 1
+                kind = "lost_events" if self.state[TIMED] else "untimed_events"
+                position, passed, fault = self._words.skip(block, position, self.state)
+                self._source.skipped[kind] += int(passed)
+            if fault:
+                self._fault(fault, int(block[position]), offset + position * itemsize)
+                position += 1
+            if self._room.full:
+                yield from self.finish()
+
+    def finish(self) -> Iterator[Piece]:
+        """What is left over."""
+        room, self._room = self._room, _Room(self._num_events, self._words.max_per_word)
+        if room.count:
+            yield Piece(room.events(), _Place(self._words, room.marks))
+
+    def _fault(self, fault: int, word: int, offset: int) -> None:
+        kind = word >> self._words.kind_shift
+        if fault == kernels.UNKNOWN_TYPE:
+            expected = ", ".join(f"0x{known:X}" for known in sorted(self._words.kinds))
+            self._source.fault(
+                "unknown_words",
+                f"word of unknown type 0x{kind:X} at byte {offset}; expected one of {expected}.",
+            )
+        elif fault == kernels.PAST_COLUMNS:
+            self._source.fault(
+                "vectors_past_columns",
+                f"the vector word at byte {offset} has events past the last column a word can "
+                "name (2047); expected a new base before it.",
+            )
+        else:
+            kernels.lose_time(kind, self.state)
+            name = "high" if kind == self._words.high_kind else "low"
+            self._source.fault(
+                "time_words_backwards",
+                f"a {name} time word at byte {offset} steps back by more than readout jitter; "
+                "expected times that do not decrease.",
+                reason="time_backwards",
+            )
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where in the file an event of a piece stands, found by decoding again."""
+
+    words: WordFormat
+    marks: list[_Mark]
+
+    def __call__(self, index: int) -> str:
+        mark = next(mark for mark in reversed(self.marks) if mark.first <= index)
+        wanted = index - mark.first + 1
+        low, high = 0, len(mark.words)
+        while low < high:
+            middle = (low + high) // 2
+            if self._count(mark, middle + 1, wanted) >= wanted:
+                high = middle
             else:
-                t[count] = now
-                x[count] = state[_BASE_X] + bit
-                y[count] = state[_Y]
-                p[count] = state[_POLARITY]
-                count += 1
-        state[_BASE_X] += width
-    return count
+                low = middle + 1
+        return f"byte {mark.offset + low * mark.words.itemsize}"
 
-
-_EVT2_PERIOD, _EVT2_LOW = Evt2.TIME.period, Evt2.TIME.low_bits
-_EVT2_ADDRESS, _EVT2_HIGH, _EVT2_ON = Evt2.ADDRESS_MASK, Evt2.TIME_HIGH, Evt2.CD_ON
-_EVT2_LOW_MASK = (1 << Evt2.TIME.low_bits) - 1
-
-
-@numba.njit(cache=True)
-def _decode_evt2(
-    words: NDArray[np.uint32],
-    state: State,
-    t: NDArray[np.int64],
-    x: NDArray[np.uint16],
-    y: NDArray[np.uint16],
-    p: NDArray[np.uint8],
-) -> int:
-    count = 0
-    for word in words:
-        kind = word >> 28
-        if kind == _EVT2_HIGH:
-            _new_high(state, int(word & 0x0FFFFFFF), _EVT2_PERIOD)
-        elif kind <= _EVT2_ON and state[_HAS_TIME] == 0:
-            state[_UNTIMED] += 1
-        elif kind <= _EVT2_ON:
-            high = state[_EPOCH] * _EVT2_PERIOD + state[_HIGH]
-            t[count] = (high << _EVT2_LOW) | np.int64((word >> 22) & _EVT2_LOW_MASK)
-            x[count] = (word >> 11) & _EVT2_ADDRESS
-            y[count] = word & _EVT2_ADDRESS
-            p[count] = kind
-            count += 1
-    return count
+    def _count(self, mark: _Mark, num_words: int, wanted: int) -> int:
+        scratch = _Room(wanted + 2 * self.words.max_per_word, self.words.max_per_word)
+        _, count, _ = self.words.decode(
+            mark.words[:num_words], 0, mark.state.copy(), *scratch.columns, 0
+        )
+        return count
