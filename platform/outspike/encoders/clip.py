@@ -103,6 +103,7 @@ class _TowerEncoder(Encoder):
                 f"{config.kind}: device={config.device!r} is not available here; use 'cpu', or "
                 "'cuda' on a host with a CUDA device."
             )
+        _crop_layout(config)
         if config.compat not in (None, "ief_vad_2025"):
             raise ConfigError(
                 f"{config.kind}: compat={config.compat!r}; the published form is ief_vad_2025."
