@@ -79,7 +79,13 @@ def test_every_requirement_is_pinned_inside_its_range(repository: Path) -> None:
     """The constraints file covers every requirement of a CPU host, within what pyproject allows."""
     metadata = project(repository)["project"]
     extras = metadata["optional-dependencies"]
-    listed = [*metadata["dependencies"], *extras["dev"], *extras["docs"], *extras["bench"]]
+    listed = [
+        *metadata["dependencies"],
+        *extras["dev"],
+        *extras["docs"],
+        *extras["bench"],
+        *extras["events"],
+    ]
     pins = constraints(repository)
     for requirement in map(
         Requirement, [*listed, *project(repository)["build-system"]["requires"]]
@@ -101,6 +107,7 @@ def test_extras_and_overrides_are_there(repository: Path) -> None:
     settings = project(repository)
     assert set(settings["project"]["optional-dependencies"]) == {
         "gpu",
+        "events",
         "spiking",
         "dev",
         "docs",
