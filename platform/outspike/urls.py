@@ -242,6 +242,17 @@ def write_bytes(url: str, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def remove(url: str) -> None:
+    """Delete a file.
+
+    Raises:
+        MissingUrlError: there is none.
+        UrlError: the store refuses.
+    """
+    with plain_errors(url):
+        filesystem(url).rm_file(path_in(url))
+
+
 @contextmanager
 def plain_errors(url: str) -> Iterator[None]:
     """Turn what the storage libraries raise into a :class:`UrlError` that names the address."""

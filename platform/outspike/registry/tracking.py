@@ -8,7 +8,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +56,7 @@ def connect(uri: str) -> MlflowClient:
         RegistryError: the address is unusable or nobody answers there.
     """
     uri = resolve_uri(uri)
-    _reach(uri)
+    _reach_once(uri)
     try:
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         experiment_id(client, uri)
@@ -82,13 +82,19 @@ def experiment_id(client: MlflowClient, uri: str) -> str:
         return str(found.experiment_id)
 
 
-@functools.cache
-def _reach(uri: str) -> None:
-    """Fail within seconds where MLflow's own retries would take minutes."""
+def check_reachable(uri: str) -> None:
+    """Fail within seconds where MLflow's own retries would take minutes.
+
+    Raises:
+        RegistryError: nobody answers at ``uri``, or what lies there is no database.
+    """
     if uri.startswith(_SQLITE):
         _reach_sqlite(uri)
     elif uri.startswith(("http://", "https://")):
         _reach_server(uri)
+
+
+_reach_once = functools.cache(check_reachable)
 
 
 def _reach_sqlite(uri: str) -> None:
@@ -138,8 +144,11 @@ class RunLogger:
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Numbers of one training step, in one request."""
         now = time.time_ns() // 1_000_000
-        batch = [Metric(name, float(value), now, step) for name, value in metrics.items()]
-        self._client().log_batch(self.run_id, metrics=batch)
+        self.log_points([Metric(name, float(value), now, step) for name, value in metrics.items()])
+
+    def log_points(self, points: Sequence[Metric]) -> None:
+        """Numbers with the time they were measured at, at most 1000 of them."""
+        self._client().log_batch(self.run_id, metrics=points)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """What the run was made from; ours start with ``outspike.``."""

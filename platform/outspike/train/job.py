@@ -28,6 +28,7 @@ from outspike.evaluate.protocols import get_protocol
 from outspike.evaluate.results import Results
 from outspike.evaluate.stored import score_bundle
 from outspike.registry.models import register
+from outspike.registry.spool import SpooledRun
 from outspike.registry.tracking import RunLogger, find_runs, git_revision, resolve_uri, start_run
 from outspike.scoring.bundle import Bundle
 from outspike.store.store import FeatureStore
@@ -42,6 +43,7 @@ from outspike.train.step import PLACE_FIELDS, Learner, World, require_same_confi
 logger = logging.getLogger(__name__)
 
 _RUN, _RESULT, _BUNDLE = "run.json", "result.json", "bundle"
+_UNSENT = "unsent-metrics.jsonl"
 _RUN_TAG = "outspike.run"
 
 
@@ -102,11 +104,12 @@ def train(config: TrainConfig, *, register_model: bool = True) -> TrainResult:
     if finished is not None:
         logger.info("run=%s is finished; change a setting or --seed to train another one", name)
         return TrainResult(**{**finished, "is_new": False})
-    tracked = _tracked(plan.config, name)
+    tracked = SpooledRun(_tracked(plan.config, name), urls.join(run_url, _UNSENT))
     try:
         plan = _with_last_step(plan, run_url, tracked)
         _train(plan, run_url, tracked)
-        result = _conclude(plan, run_url, name, tracked, register_model)
+        tracked.flush()
+        result = _conclude(plan, run_url, name, tracked.run, register_model)
     except KeyboardInterrupt:
         tracked.finish("KILLED")
         raise
@@ -140,7 +143,7 @@ def run_name(config: TrainConfig) -> str:
     return f"{config.name}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
 
 
-def _train(plan: TrainingPlan, run_url: str, tracked: RunLogger) -> None:
+def _train(plan: TrainingPlan, run_url: str, tracked: SpooledRun) -> None:
     """To the last step, by Ray's workers or in this process."""
     if plan.last_step in checkpoints.complete_steps(run_url):
         return
@@ -153,7 +156,7 @@ def _train(plan: TrainingPlan, run_url: str, tracked: RunLogger) -> None:
         run(plan, run_url, world=World(), run_logger=tracked, tell=progress.show)
 
 
-def _with_last_step(plan: TrainingPlan, run_url: str, tracked: RunLogger) -> TrainingPlan:
+def _with_last_step(plan: TrainingPlan, run_url: str, tracked: SpooledRun) -> TrainingPlan:
     """The plan with the steps to take: those cross-validation finds best, or all of them.
 
     Written to the run, so that going on does not choose again.
