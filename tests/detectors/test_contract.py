@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from outspike.config import IefVadConfig, MotionFloorConfig, MsfConfig
+from outspike.config import (
+    AedConfig,
+    GvVadConfig,
+    IefVadConfig,
+    MotionFloorConfig,
+    MsfConfig,
+    SaaConfig,
+)
 from outspike.detectors import DETECTORS, build
 from outspike.errors import BagError, ConfigError
 
@@ -12,6 +19,10 @@ CONFIGS = {
     "ief_vad": IefVadConfig(
         image_width=8, event_width=8, width=8, num_layers=1, num_heads=2, refinement_steps=1
     ),
+    "gv_vad": GvVadConfig(visual_width=10, text_width=7, hidden=8, pal_weight=0, mpl_weight=0),
+    "saa": SaaConfig(width=12, attention_width=8, classifier_widths=(8, 4)),
+    "aed": AedConfig(kind="aed", width=20, window=3, hidden=4, down=8, head=6),
+    "aed_t": AedConfig(width=20, window=3, hidden=4, down=8, head=6),
     "motion_floor": MotionFloorConfig(),
 }
 
@@ -75,7 +86,7 @@ def test_an_absent_feature_set_is_named(detector, batch):
 
 def test_terms_have_one_owner_row_and_one_count_a_unit(detector, batch):
     """Shapes of loss terms fit together, whatever the detector."""
-    bags = batch([6, 2, 9], detector.feature_sets)
+    bags = batch([6, 2, 9], detector.feature_sets, supervised=detector.needs_frame_labels)
     for term in detector.loss(bags, detector.train()(bags)):
         assert term.values.shape == term.counts.shape == term.bags.shape[:1]
         assert term.bags.dtype == torch.int64

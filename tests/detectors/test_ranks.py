@@ -18,7 +18,14 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from outspike.config import IefVadConfig, MsfConfig, SslsConfig
+from outspike.config import (
+    AedConfig,
+    GvVadConfig,
+    IefVadConfig,
+    MsfConfig,
+    SaaConfig,
+    SslsConfig,
+)
 from outspike.detectors import build
 from outspike.detectors.bags import collate
 from outspike.detectors.batch_stats import MaskedBatchNorm1d
@@ -37,10 +44,35 @@ CONFIGS = {
         refinement_steps=1,
         attention_dropout=0.0,
     ),
+    "saa": SaaConfig(
+        width=8,
+        attention_width=8,
+        classifier_widths=(8, 4),
+        dropout=0.0,
+        guide_steps=NUM_STEPS // 2,
+    ),
+    "aed": AedConfig(kind="aed", width=20, window=3, hidden=4, down=8, head=6),
+    "aed_t": AedConfig(width=20, window=3, hidden=4, down=8, head=6),
+    "gv_vad": GvVadConfig(
+        visual_width=8,
+        text_width=8,
+        hidden=8,
+        dropout=0.0,
+        topk_divisor=2,
+        magnitude_weight=0.1,
+        magnitude_margin=3.0,
+        smooth_weight=0.1,
+        sparse_weight=0.1,
+        pal_weight=0.1,
+        mpl_weight=0.5,
+    ),
 }
+ANOMALOUS = (1, 2, 5)
+#: Where bags are paired, halves are equal and dealt as the sampler does: partners share a rank.
+ANOMALOUS_PARTNERS = (2, 3, 6, 7)
 
 
-def make_bags(step, widths):
+def make_bags(step, widths, anomalous=ANOMALOUS):
     """Eight bags of very different lengths: whatever is averaged per rank goes wrong."""
     rng = np.random.default_rng(step)
     bags = []
@@ -55,10 +87,10 @@ def make_bags(step, widths):
                 stop=start + 16,
                 num_frames=16 * num_rows,
                 fps=Fraction(25),
-                label=int(i in (1, 2, 5)),
+                label=int(i in anomalous),
                 class_name=None,
                 synthetic=i in (2, 6, 7),
-                intervals=None,
+                intervals=((3, 16 * num_rows - 2),) if i in anomalous else (),
                 group=None,
                 split="train",
             )
@@ -73,6 +105,8 @@ class Objective(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.detector = build(CONFIGS[name], isolate_stats=True)
+        if name == "gv_vad":
+            self.detector.bank = torch.randn(4, CONFIGS[name].text_width)
         self.ssls = Ssls(
             SslsConfig(policy="learned", scale=0.7, isolate_stats=True), total_steps=NUM_STEPS
         )
@@ -95,9 +129,11 @@ def train(name, rank, size):
     widths = objective.detector.feature_sets
     losses = []
     for step in range(NUM_STEPS):
-        share = make_bags(step, widths)[rank::size]
+        anomalous = ANOMALOUS_PARTNERS if name == "gv_vad" else ANOMALOUS
+        share = make_bags(step, widths, anomalous)[rank::size]
         optimiser.zero_grad()
-        total, log = wrapped(collate(share, step=step), step)
+        supervised = objective.detector.needs_frame_labels
+        total, log = wrapped(collate(share, step=step, supervised=supervised), step)
         total.backward()
         optimiser.step()
         losses.append([log[key] for key in sorted(log)])

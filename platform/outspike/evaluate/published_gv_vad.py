@@ -1,8 +1,8 @@
 """The evaluation published with GV-VAD and LAP, for parity only (``gv_vad_ssls.md`` section 6).
 
-Frame labels are cut or stretched to the scored snippets and alarms are scores *above* the
-threshold. The rules of this package are the protocols (:mod:`outspike.evaluate.protocols`): there no
-frame without a label counts, and a length mismatch is an error.
+Frame labels are cut or stretched to the scored snippets, and alarms are scores *above* the
+threshold. The rules of this package are the protocols (:mod:`outspike.evaluate.protocols`): there
+no frame without a label counts, and a length mismatch is an error.
 """
 
 from collections.abc import Sequence
