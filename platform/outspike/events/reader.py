@@ -67,8 +67,6 @@ class EventReader:
         size: width and height of the sensor, where the file does not tell or tells wrongly.
         on_error: ``raise`` at the first fault, or ``resync``: leave out what is damaged, count it
             in :attr:`skipped` and read on.
-        num_threads: to decode with, where the format allows it (Prophesee raw); the events are the
-            same.
         num_threads: that decode side by side, where the format allows it; the events are the same.
 
     Raises:
@@ -89,7 +87,6 @@ class EventReader:
         self.url = url
         self._size = size
         self._on_error: OnError = on_error
-        self._num_threads = num_threads
         self._num_threads = num_threads
         self._skipped: Counter[str] = Counter()
         with self._opened() as (source, codec):
