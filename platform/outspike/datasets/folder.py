@@ -12,7 +12,7 @@ its ending) is required of it; ``label`` (0, 1 or empty), ``class``, ``split``, 
 read where present.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import PurePosixPath
@@ -29,7 +29,9 @@ _NORMAL = "normal"
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Facts:
+class Facts:
+    """What a table or the folders say of one recording."""
+
     split: str = "predict"
     label: int | None = None
     class_name: str | None = None
@@ -52,14 +54,14 @@ def load(root: str, split: str) -> Manifest:
     tree = FileTree.scan(root)
     paths = _recording_paths(tree)
     if TABLE in tree.urls:
-        facts = _facts_from_table(tree.urls[TABLE], set(paths))
+        facts = facts_from_table(tree.urls[TABLE], set(paths))
         unlisted = [video_id for video_id in paths if video_id not in facts]
         warnings = _unlisted_warning(tree.urls[TABLE], unlisted)
     else:
-        facts = _facts_from_folders(paths)
+        facts = facts_from_folders(paths)
         warnings = ()
     recordings = tuple(
-        _recording(video_id, tree.urls[path], facts.get(video_id, _Facts()))
+        _recording(video_id, tree.urls[path], facts.get(video_id, Facts()))
         for video_id, path in paths.items()
     )
     return Manifest(name="folder", split=split, recordings=recordings, warnings=warnings)
@@ -84,7 +86,7 @@ def _recording_paths(tree: FileTree) -> dict[str, str]:
     return paths
 
 
-def _recording(video_id: str, url: str, facts: _Facts) -> Recording:
+def _recording(video_id: str, url: str, facts: Facts) -> Recording:
     modality = modality_of(url)
     assert modality is not None
     return Recording(
@@ -102,17 +104,18 @@ def _recording(video_id: str, url: str, facts: _Facts) -> Recording:
     )
 
 
-def _facts_from_folders(video_ids: Mapping[str, str]) -> dict[str, _Facts]:
+def facts_from_folders(video_ids: Iterable[str]) -> dict[str, Facts]:
+    """Labels by class folders; none where no folder is called "normal"."""
     folders = {video_id: _split_and_class(video_id) for video_id in video_ids}
     if not any((name or "").lower() == _NORMAL for _, name in folders.values()):
         return {}
     facts = {}
     for video_id, (split, name) in folders.items():
         if name is None:
-            facts[video_id] = _Facts(split=split or "predict")
+            facts[video_id] = Facts(split=split or "predict")
             continue
         label = int(name.lower() != _NORMAL)
-        facts[video_id] = _Facts(split=split or "train", label=label, class_name=name)
+        facts[video_id] = Facts(split=split or "train", label=label, class_name=name)
     return facts
 
 
@@ -124,8 +127,14 @@ def _split_and_class(video_id: str) -> tuple[str | None, str | None]:
     return split, rest[0] if rest else None
 
 
-def _facts_from_table(url: str, known: set[str]) -> dict[str, _Facts]:
-    facts: dict[str, _Facts] = {}
+def facts_from_table(url: str, known: set[str]) -> dict[str, Facts]:
+    """Rows of a ``labels.csv`` by video id.
+
+    Raises:
+        DatasetError: a video that is not ``known``, one listed twice, or a value that cannot be
+            read.
+    """
+    facts: dict[str, Facts] = {}
     unknown: list[str] = []
     for number, row in enumerate(read_table(url, ["video_id"]), start=2):
         video_id = row["video_id"]
@@ -143,7 +152,7 @@ def _facts_from_table(url: str, known: set[str]) -> dict[str, _Facts]:
     return facts
 
 
-def _facts_of_row(row: Mapping[str, str], where: str) -> _Facts:
+def _facts_of_row(row: Mapping[str, str], where: str) -> Facts:
     label_text = row.get("label", "")
     if label_text not in ("", "0", "1"):
         raise DatasetError(f"{where}: label {label_text!r}; expected 0 (normal), 1 or nothing.")
@@ -154,7 +163,7 @@ def _facts_of_row(row: Mapping[str, str], where: str) -> _Facts:
     intervals = parse_intervals(row["intervals"], where) if row.get("intervals") else None
     if intervals and label != 1:
         raise DatasetError(f"{where}: has anomalous intervals, so its label must be 1.")
-    return _Facts(
+    return Facts(
         split=split,
         label=label,
         class_name=row.get("class") or None,

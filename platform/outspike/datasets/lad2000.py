@@ -67,6 +67,20 @@ def load(root: str, split: str) -> Manifest:
     )
 
 
+def listed(tree: FileTree) -> list[Recording]:
+    """Videos named in the split lists, with no file yet; for features of them.
+
+    Raises:
+        DatasetError: a split list is absent.
+    """
+    lists, labels = tree.index([".txt"]), tree.index([".mat"])
+    return [
+        _recording(name, "", part, labels)
+        for part in ("train", "test")
+        for name in _names(lists, part, tree.root)
+    ]
+
+
 def label_of(name: str) -> int:
     """0 for a normal video, 1 for an anomalous one, told from its name.
 

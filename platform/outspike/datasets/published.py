@@ -75,7 +75,7 @@ def match(known: Published, index: FileIndex, split: str) -> tuple[list[Recordin
         if url is None:
             missing.append(row.video_id)
         else:
-            recordings.append(_recording(known, row, url, part, split))
+            recordings.append(recording_of(known, row, url, part, split))
     return recordings, missing
 
 
@@ -92,7 +92,8 @@ def warnings_of(known: Published, split: str) -> tuple[str, ...]:
     return known.warnings + known.split_warnings.get(split, ())
 
 
-def _recording(known: Published, row: Row, url: str, part: str, split: str) -> Recording:
+def recording_of(known: Published, row: Row, url: str, part: str, split: str) -> Recording:
+    """The recording that a listed row is, with what may be known of it in that split."""
     return Recording(
         dataset=known.name,
         video_id=row.video_id,
