@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outspike.errors import AlignmentError, ConfigError
-from outspike.events.columns import Events
+from outspike.events.columns import Events, concatenate
 from outspike.events.frames import (
     count_frames,
-    voxel_grid,
+    highest_count,
     windows_anchored_on_events,
     windows_by_number,
     windows_by_time,
@@ -60,7 +60,7 @@ def test_an_empty_window_by_time_is_an_error() -> None:
 def test_a_count_above_the_type_is_an_error() -> None:
     ones = np.zeros(300, dtype=np.uint16)
     events = Events(np.zeros(300, np.int64), ones, ones, np.ones(300, np.uint8))
-    with pytest.raises(AlignmentError, match="300 events"):
+    with pytest.raises(AlignmentError, match="more than 255 events"):
         count_frames(events, np.array([0, 300]), SIZE, np.uint8)
 
 
@@ -80,8 +80,23 @@ def test_events_past_the_recording_are_an_error() -> None:
         windows_on_grid(np.array([25]), 10, anchor_us=0, num_windows=2)
 
 
-@given(num=st.integers(1, 300), bins=st.integers(1, 9))
-def test_a_voxel_grid_keeps_the_sum_of_polarities(num: int, bins: int) -> None:
-    events = make(num)
-    grid = voxel_grid(events, bins, SIZE)
-    assert grid.sum() == pytest.approx(2 * int(events.p.sum()) - num, abs=1e-2)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+def test_every_type_counts_the_same_up_to_its_own_limit(dtype: type) -> None:
+    """Whole numbers in any type; one more than it holds exactly is an error, not a wrong count."""
+    limit = highest_count(np.dtype(dtype))
+    if limit > 1 << 16:
+        limit = 1000
+    pixel = np.zeros(limit, np.uint16)
+    events = Events(np.zeros(limit, np.int64), pixel, pixel, np.ones(limit, np.uint8))
+    frames = count_frames(events, np.array([0, limit]), SIZE, dtype)
+    assert frames.dtype == dtype
+    assert int(frames[0, 1, 0, 0]) == int(frames.sum(dtype=np.int64)) == limit
+    if limit == highest_count(np.dtype(dtype)):
+        more = concatenate([events, events.slice(0, 1)])
+        with pytest.raises(AlignmentError, match="more than"):
+            count_frames(more, np.array([0, limit + 1]), SIZE, dtype)
+
+
+def test_half_floats_are_no_type_to_count_in() -> None:
+    with pytest.raises(ConfigError, match="not in float16"):
+        count_frames(make(3), np.array([0, 3]), SIZE, np.float16)

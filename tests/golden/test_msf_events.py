@@ -8,12 +8,12 @@ import pytest
 from outspike.events.columns import Events
 from outspike.events.frames import (
     count_frames,
-    resize_counts,
     windows_anchored_on_events,
     windows_by_number,
     windows_by_time,
     windows_on_grid,
 )
+from outspike.events.resize import resize_counts
 
 
 def recording(golden) -> tuple[Events, tuple[int, int]]:

@@ -1,21 +1,24 @@
-"""Events as pictures: counts per window and pixel, voxel grids, and their bilinear resize.
+"""Events as pictures: counts per window, polarity and pixel.
 
-Counting is in integers and checked against the type's range. The window rules are those of
-``ucf_crime_dvs_msf.md`` section 2: the regular grid of the time base is the one to use, the others
-reproduce files that were made with them.
+Counting is in integers of the wanted type, and a count that the type cannot hold is an error. The
+window rules are those of ``ucf_crime_dvs_msf.md`` section 2: the regular grid of the time base is
+the one to use, the others reproduce files that were made with them. Voxel grids and time surfaces
+are in :mod:`~outspike.events.surfaces`, pictures of the encoder's size in
+:mod:`~outspike.events.resize`, long recordings in :mod:`~outspike.events.clips`.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from outspike.errors import AlignmentError, ConfigError
 from outspike.events.columns import Events
 
 Windows = NDArray[np.int64]
-Counts = NDArray[np.unsignedinteger]
+Counts = NDArray[Any]
 
 
 def windows_by_number(num_events: int, num_windows: int) -> Windows:
@@ -83,76 +86,51 @@ def windows_on_grid(
 
 
 def count_frames(
-    events: Events,
-    windows: Windows,
-    size: tuple[int, int],
-    dtype: type[np.unsignedinteger] = np.uint16,
+    events: Events, windows: Windows, size: tuple[int, int], dtype: DTypeLike = np.uint16
 ) -> Counts:
     """Events per window, polarity and pixel, ``[T, 2, H, W]``; channel 0 is OFF.
 
+    Args:
+        events: the recording.
+        windows: ``[T + 1]`` positions between which the events of a window lie.
+        size: width and height.
+        dtype: integers, or floats where a network wants them: counts are whole all the same.
+
     Raises:
-        AlignmentError: a pixel outside ``size`` (width, height), or a count above the type's range.
+        AlignmentError: a pixel outside ``size``, or a count above what the type holds exactly.
     """
+    check_inside(events, size)
     width, height = size
-    _check_inside(events, size)
-    frames = np.zeros((len(windows) - 1, 2, height, width), dtype=np.uint32)
+    frames: Counts = np.zeros((len(windows) - 1, 2, height, width), dtype=dtype)
     for frame, (start, stop) in zip(frames, _pairs(windows), strict=True):
-        _accumulate(events.x[start:stop], events.y[start:stop], events.p[start:stop], frame)
-    highest = int(frames.max(initial=0))
-    if highest > np.iinfo(dtype).max:
+        add_counts(events.slice(start, stop), frame)
+    return frames
+
+
+def add_counts(events: Events, frame: Counts) -> None:
+    """Add events, which lie inside, to the counts ``[2, H, W]`` of one window.
+
+    Raises:
+        AlignmentError: a count above what the type holds exactly.
+    """
+    if _count(events.x, events.y, events.p, frame, highest_count(frame.dtype)):
         raise AlignmentError(
-            f"A pixel counts {highest} events in one window, more than {np.dtype(dtype).name} "
-            "holds; use a wider type or shorter windows."
+            f"A pixel counts more than {highest_count(frame.dtype)} events in one window, which "
+            f"{frame.dtype.name} cannot hold; use a wider type or shorter windows."
         )
-    return frames.astype(dtype)
 
 
-def voxel_grid(events: Events, num_bins: int, size: tuple[int, int]) -> NDArray[np.float32]:
-    """Signed events spread over the two nearest of ``num_bins`` time bins, ``[T, H, W]``.
-
-    Bilinear in time over the span of the events, as in Zhu et al. (CVPR 2019): an event of sign
-    ``s`` at ``t*`` in ``[0, T - 1]`` adds ``s * max(0, 1 - |t* - bin|)``.
-    """
-    width, height = size
-    if num_bins < 1:
-        raise ConfigError(f"num_bins={num_bins}: at least one.")
-    _check_inside(events, size)
-    grid = np.zeros((num_bins, height, width), dtype=np.float32)
-    if len(events):
-        span = max(1, int(events.t[-1]) - int(events.t[0]))
-        scaled = (events.t - events.t[0]) * ((num_bins - 1) / span)
-        _splat(scaled, events.x, events.y, events.p, grid)
-    return grid
+def highest_count(dtype: np.dtype[Any]) -> int:
+    """Up to which number a type holds every whole number."""
+    if dtype.kind in "iu":
+        return int(np.iinfo(dtype).max)
+    if dtype in (np.float32, np.float64):
+        return 1 << np.finfo(dtype).nmant + 1
+    raise ConfigError(f"Events are counted in integers, float32 or float64, not in {dtype.name}.")
 
 
-def resize_counts(frames: NDArray[np.number], size: tuple[int, int]) -> NDArray[np.float64]:
-    """Bilinear resize of the last two axes to ``size`` (width, height), in float64.
-
-    Pixel centres at half integers, no antialiasing, borders repeated (``align_corners=False``).
-    """
-    rows, cols = (
-        _weights(n_in, n_out) for n_in, n_out in zip(frames.shape[-2:], size[::-1], strict=True)
-    )
-    resized: NDArray[np.float64] = rows @ frames.astype(np.float64) @ cols.T
-    return resized
-
-
-def _weights(num_in: int, num_out: int) -> NDArray[np.float64]:
-    """Interpolation matrix ``[out, in]`` of one axis."""
-    source = np.maximum((np.arange(num_out) + 0.5) * (num_in / num_out) - 0.5, 0.0)
-    low = np.minimum(source.astype(np.int64), num_in - 1)
-    high = np.minimum(low + 1, num_in - 1)
-    matrix = np.zeros((num_out, num_in))
-    np.add.at(matrix, (np.arange(num_out), low), 1 - (source - low))
-    np.add.at(matrix, (np.arange(num_out), high), source - low)
-    return matrix
-
-
-def _pairs(windows: Windows) -> Iterator[tuple[int, int]]:
-    return zip(windows[:-1].tolist(), windows[1:].tolist(), strict=True)
-
-
-def _check_inside(events: Events, size: tuple[int, int]) -> None:
+def check_inside(events: Events, size: tuple[int, int]) -> None:
+    """Raise an AlignmentError where an event lies outside ``size`` (width, height)."""
     width, height = size
     if len(events) and (int(events.x.max()) >= width or int(events.y.max()) >= height):
         raise AlignmentError(
@@ -160,27 +138,22 @@ def _check_inside(events: Events, size: tuple[int, int]) -> None:
         )
 
 
-@numba.njit(cache=True)
-def _accumulate(
-    x: NDArray[np.uint16], y: NDArray[np.uint16], p: NDArray[np.uint8], frame: NDArray[np.uint32]
-) -> None:
-    for i in range(len(x)):
-        frame[1 if p[i] else 0, y[i], x[i]] += np.uint32(1)
+def _pairs(windows: Windows) -> Iterator[tuple[int, int]]:
+    return zip(windows[:-1].tolist(), windows[1:].tolist(), strict=True)
 
 
-@numba.njit(cache=True)
-def _splat(
-    position: NDArray[np.float64],
+@numba.njit(cache=True, nogil=True)
+def _count(
     x: NDArray[np.uint16],
     y: NDArray[np.uint16],
     p: NDArray[np.uint8],
-    grid: NDArray[np.float32],
-) -> None:
-    last = grid.shape[0] - 1
+    frame: Counts,
+    highest: int,
+) -> bool:
+    """Count; whether a count would have left the type's range."""
+    left = False
     for i in range(len(x)):
-        sign = np.float32(1) if p[i] else np.float32(-1)
-        low = int(position[i])
-        share = np.float32(position[i] - low)
-        grid[low, y[i], x[i]] += sign * (np.float32(1) - share)
-        if low < last:
-            grid[low + 1, y[i], x[i]] += sign * share
+        channel = np.uint8(p[i] != 0)
+        left |= frame[channel, y[i], x[i]] == highest
+        frame[channel, y[i], x[i]] += 1
+    return left
