@@ -13,10 +13,12 @@ import pytest
 import torch
 
 from outspike.config import EncoderConfig, MsfConfig
+from outspike.datasets.catalog import known_defects
 from outspike.detectors.build import build as build_detector
 from outspike.encoders.catalog import build as build_encoder
 from outspike.errors import CheckpointError, RegistryError
 from outspike.recording import Recording
+from outspike.registry.card import model_card
 from outspike.registry.models import download_bundle, register
 from outspike.registry.tracking import connect, start_run
 from outspike.registry.versions import champion, find, newest
@@ -199,3 +201,29 @@ def test_a_judged_model_says_how_good_it_is(uri: str, saved: Callable[..., Path]
     assert "`event-pyramid-" in card
     assert "catalog version: `" in card
     assert "20 test recordings, 10 of them anomalous" in card
+
+
+def test_the_card_tells_what_was_trained_on_and_what_is_wrong_with_it(
+    saved: Callable[..., Path],
+) -> None:
+    """Counts, the weight of generated clips, the known defects of the split, and each class."""
+    trained_on = {
+        "dataset": "xd_violence",
+        "split": "as-trained",
+        "normal": 20,
+        "anomalous": 10,
+        "generated": 5,
+        "held_out": 4,
+        "learns_frames": False,
+        "steps": 200,
+        "bags_per_batch": 8,
+        "synthetic_per_batch": 2,
+        "ssls": "per_sample, fixed, weight 0.5",
+        "known_defects": list(known_defects("xd_violence", "as-trained")),
+    }
+    card = model_card("m", Bundle.load(saved("event-pyramid", trained_on=trained_on)))
+    assert "`xd_violence`, split `as-trained`: 20 normal, 10 anomalous, 5 generated" in card
+    assert "25% of every step are generated clips; SSLS: per_sample, fixed, weight 0.5" in card
+    assert "known of this split: " in card
+    assert trained_on["known_defects"]
+    assert "4 more chose the checkpoint" in card

@@ -57,6 +57,8 @@ def test_a_job_ends_in_a_bundle_that_scores_as_it_was_judged(config):
     bundle = Bundle.load(Path(result.bundle))
     results = Results.from_json(bundle.provenance["results"])
     assert results.metrics["video_auc"].value == result.metrics["test/video_auc"]
+    trained_on = bundle.provenance["trained_on"]
+    assert [trained_on[kind] for kind in ("normal", "anomalous", "generated")] == [8, 8, 0]
     again = score_bundle(bundle)
     assert len(again) == 8
     assert all(np.isfinite(video.scores).all() for video in again)

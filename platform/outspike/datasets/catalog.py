@@ -25,7 +25,7 @@ from outspike.datasets.known import (
     XD_VIOLENCE,
 )
 from outspike.datasets.manifest import Manifest
-from outspike.datasets.published import Published, load_published
+from outspike.datasets.published import Published, load_published, warnings_of
 from outspike.errors import ConfigError
 
 
@@ -154,3 +154,24 @@ def is_supervised(name: str, split: str) -> bool:
     if source is None:
         return False
     return (source.splits[0] if split == "official" else split) in source.supervised
+
+
+def known_defects(name: str, split: str) -> tuple[str, ...]:
+    """What is known to be wrong with a published split, whatever files there are; else nothing."""
+    published = _PUBLISHED.get(name)
+    return () if published is None else warnings_of(published, split)
+
+
+_PUBLISHED: dict[str, Published] = {
+    known.name: known
+    for known in (
+        AVENUE,
+        MSAD,
+        SHANGHAITECH,
+        TAD,
+        UCF_CRIME,
+        UCF_CRIME_DVS,
+        XD_VIOLENCE,
+        ucsd_ped2.UCSD_PED2,
+    )
+}

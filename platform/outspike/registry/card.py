@@ -14,12 +14,13 @@ def model_card(name: str, bundle: Bundle) -> str:
             f"# {name}",
             "",
             f"A `{bundle.detector_config.kind}` detector of anomalies in recordings, trained on "
-            "labels of whole recordings. It gives every snippet a score between 0 and 1.",
+            "labels people gave them. It gives every snippet a score between 0 and 1.",
             "",
             *_inputs(bundle),
             "",
             *_origin(bundle.provenance),
             "",
+            *_training(bundle.provenance),
             *_results(bundle),
             "",
             "## Use",
@@ -60,6 +61,29 @@ def _origin(provenance: Any) -> Iterator[str]:
         yield "Not recorded."
 
 
+def _training(provenance: Any) -> Iterator[str]:
+    told = provenance.get("trained_on")
+    if told is None:
+        return
+    yield "## Trained on"
+    yield ""
+    counts = (
+        f"{told['normal']} normal, {told['anomalous']} anomalous, {told['generated']} generated"
+    )
+    yield f"- data set `{told['dataset']}`, split `{told['split']}`: {counts} recordings"
+    if told["held_out"]:
+        yield f"- {told['held_out']} more chose the checkpoint and were not trained on"
+    yield f"- {told['steps']} steps of {told['bags_per_batch']} recordings, learning from " + (
+        "frame labels" if told["learns_frames"] else "labels of whole recordings"
+    )
+    if told["synthetic_per_batch"]:
+        share = told["synthetic_per_batch"] / told["bags_per_batch"]
+        yield f"- {share:.0%} of every step are generated clips; SSLS: {told['ssls']}"
+    for defect in told["known_defects"]:
+        yield f"- known of this split: {defect}"
+    yield ""
+
+
 def _results(bundle: Bundle) -> Iterator[str]:
     yield f"## Results under protocol `{bundle.protocol}`"
     yield ""
@@ -79,6 +103,19 @@ def _results(bundle: Bundle) -> Iterator[str]:
     yield "|---|---|---|"
     for metric, estimate in results.metrics.items():
         yield f"| {metric} | {_number(estimate.value)} | {_interval(estimate)} |"
+    yield from _classes(results)
+
+
+def _classes(results: Results) -> Iterator[str]:
+    if not results.per_class:
+        return
+    yield ""
+    yield "| class | recordings | auc within | mean video score |"
+    yield "|---|---|---|---|"
+    for found in results.per_class:
+        auc = f"{_number(found.auc.value)} ({_interval(found.auc)})"
+        score = _number(found.mean_video_score)
+        yield f"| {found.name} | {found.num_videos} | {auc} | {score} |"
 
 
 def _number(value: float | None) -> str:

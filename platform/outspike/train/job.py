@@ -21,6 +21,7 @@ import outspike
 from outspike import urls
 from outspike.app import table
 from outspike.config import TrainConfig, from_json, to_json
+from outspike.datasets.catalog import known_defects
 from outspike.detectors.build import build
 from outspike.errors import ConfigError, DatasetError, MissingUrlError
 from outspike.evaluate.evaluate import evaluate
@@ -254,6 +255,7 @@ def _judged(
             "run": name,
             "run_id": tracked.run_id,
             "step": step,
+            "trained_on": _trained_on(plan),
             "git": git_revision(),
             "outspike_version": outspike.__version__,
         },
@@ -266,6 +268,27 @@ def _judged(
     results = evaluate(scores, get_protocol(plan.config.protocol), seed=plan.config.seed)
     judged = {**bundle.provenance, "results": results.to_json()}
     return dataclasses.replace(bundle, provenance=judged), _values(results)
+
+
+def _trained_on(plan: TrainingPlan) -> dict[str, Any]:
+    """What the model card tells of the data."""
+    config = plan.config
+    generated = sum(recording.synthetic for recording in plan.training)
+    normal = sum(recording.label == 0 and not recording.synthetic for recording in plan.training)
+    return {
+        "dataset": config.data.dataset,
+        "split": config.data.split,
+        "normal": normal,
+        "anomalous": len(plan.training) - normal - generated,
+        "generated": generated,
+        "held_out": len(plan.held_out),
+        "learns_frames": plan.learns_frames,
+        "steps": plan.last_step,
+        "bags_per_batch": config.bags_per_batch,
+        "synthetic_per_batch": config.synthetic_per_batch,
+        "ssls": f"{config.ssls.mode}, {config.ssls.policy}, weight {config.ssls.scale:g}",
+        "known_defects": known_defects(config.data.dataset, config.data.split),
+    }
 
 
 def _values(results: Results) -> dict[str, float]:
