@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from outspike import detectors, encoders
-from outspike.config import TrainConfig, TuneConfig, from_json, to_json
+from outspike.config import CrossfitConfig, TrainConfig, TuneConfig, from_json, to_json
 from outspike.evaluate.protocols import get_protocol
-from outspike.recipes import EXTRACT_RECIPES, TRAIN_RECIPES, TUNE_RECIPES
+from outspike.recipes import CROSSFIT_RECIPES, EXTRACT_RECIPES, TRAIN_RECIPES, TUNE_RECIPES
 from outspike.tune.space import parse_space
 
 #: Encoders that cannot be built without downloaded weights.
@@ -33,6 +33,18 @@ def test_a_training_recipe_fits_together(recipe: Callable[[], TrainConfig]) -> N
 def test_a_search_recipe_varies_settings_that_exist(recipe: Callable[[], TuneConfig]) -> None:
     config = recipe()
     assert len(parse_space(config.space, config.train)) == len(config.space)
+
+
+@pytest.mark.parametrize("recipe", CROSSFIT_RECIPES.values(), ids=CROSSFIT_RECIPES)
+def test_a_cross_fitting_recipe_names_a_protocol_of_its_data(
+    recipe: Callable[[], CrossfitConfig],
+) -> None:
+    config = recipe()
+    protocol = get_protocol(config.protocol)
+    assert protocol.cross_fit != "none"
+    assert protocol.dataset in ("*", config.train.data.dataset)
+    assert protocol.split in ("official", config.train.data.split)
+    assert from_json(CrossfitConfig, to_json(config)) == config
 
 
 def test_extraction_recipes_make_what_the_training_recipes_read() -> None:

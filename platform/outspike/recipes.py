@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable
 
 from outspike.config import (
+    CrossfitConfig,
     DataConfig,
     EncoderConfig,
     EvaluateConfig,
@@ -19,6 +20,7 @@ from outspike.config import (
     PredictConfig,
     SelectionConfig,
     SslsConfig,
+    StoreConfig,
     TrainConfig,
     TuneConfig,
     WindowConfig,
@@ -43,6 +45,9 @@ IEF_VAD_SMALL = IefVadConfig(
 
 MINIATURE = DataConfig(dataset="miniature", root="outspike-data/miniature")
 PED2 = DataConfig(dataset="ucsd_ped2", root="ucsd_ped2", split="weak-a")
+#: Another division of the same clips, with labels of its own, so in a store of its own.
+PED2_CROSS = DataConfig(dataset="ucsd_ped2", root="ucsd_ped2", split="official")
+PED2_CROSS_STORE = StoreConfig(url="outspike-data/ped2-cross")
 FIGHTS = DataConfig(dataset="surv_fight", root="surv_fight")
 FIGHTS_LONG = DataConfig(
     dataset="surv_fight_long", root="outspike-data/surv_fight_long", clips_root="surv_fight"
@@ -82,6 +87,11 @@ def extract_ped2() -> ExtractConfig:
     return ExtractConfig(data=PED2, encoders=_pyramids(PED2_GRID))
 
 
+def extract_ped2_cross() -> ExtractConfig:
+    """As ped2, divided for cross-fitting: training clips all normal, test clips all anomalous."""
+    return dataclasses.replace(extract_ped2(), data=PED2_CROSS, store=PED2_CROSS_STORE)
+
+
 def extract_ped2_generated() -> ExtractConfig:
     """Generated clips of GV-VAD as further training bags for Ped2 (``--data.root``)."""
     return dataclasses.replace(extract_ped2(), data=DataConfig(dataset="gv_vad", root="gv_vad"))
@@ -111,6 +121,7 @@ EXTRACT_RECIPES: dict[str, Callable[[], ExtractConfig]] = {
     "miniature": extract_miniature,
     "folder": extract_folder,
     "ped2": extract_ped2,
+    "ped2-cross": extract_ped2_cross,
     "ped2-generated": extract_ped2_generated,
     "fights": extract_fights,
     "fights-long": extract_fights_long,
@@ -346,6 +357,54 @@ def tune_msf_miniature() -> TuneConfig:
 
 
 TUNE_RECIPES: dict[str, Callable[[], TuneConfig]] = {"msf-miniature": tune_msf_miniature}
+
+
+# ---------------------------------------------------------------------------- cross-fitting
+
+
+def crossfit_miniature() -> CrossfitConfig:
+    """The spiking detector on all scenes of the miniature set."""
+    return CrossfitConfig(train=msf_miniature(), protocol="miniature-cross", num_folds=4)
+
+
+def crossfit_folder() -> CrossfitConfig:
+    """The spiking detector on all your own labelled recordings (``--train.data.root``)."""
+    return CrossfitConfig(train=msf_folder(), protocol="folder-cross")
+
+
+def crossfit_ped2() -> CrossfitConfig:
+    """The spiking detector on all labelled test clips of UCSD Ped2."""
+    return _crossfit_ped2(msf_ped2())
+
+
+def crossfit_iefvad_ped2() -> CrossfitConfig:
+    """The fusion of two pyramids on all labelled test clips of UCSD Ped2."""
+    return _crossfit_ped2(iefvad_ped2())
+
+
+def _crossfit_ped2(train: TrainConfig) -> CrossfitConfig:
+    train = dataclasses.replace(train, data=PED2_CROSS, store=PED2_CROSS_STORE)
+    return CrossfitConfig(train=train, protocol="ped2-cross", num_folds=4)
+
+
+def crossfit_fights() -> CrossfitConfig:
+    """The spiking detector on all clips of Surveillance Camera Fight."""
+    return CrossfitConfig(train=msf_fights())
+
+
+def crossfit_iefvad_fights() -> CrossfitConfig:
+    """The fusion of two pyramids on all clips of Surveillance Camera Fight."""
+    return CrossfitConfig(train=iefvad_fights())
+
+
+CROSSFIT_RECIPES: dict[str, Callable[[], CrossfitConfig]] = {
+    "miniature": crossfit_miniature,
+    "folder": crossfit_folder,
+    "ped2": crossfit_ped2,
+    "iefvad-ped2": crossfit_iefvad_ped2,
+    "fights": crossfit_fights,
+    "iefvad-fights": crossfit_iefvad_fights,
+}
 
 
 # ------------------------------------------------------------------------------- evaluating

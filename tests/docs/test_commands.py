@@ -9,6 +9,7 @@ import pytest
 
 from outspike import app
 from outspike.recipes import (
+    CROSSFIT_RECIPES,
     EVALUATE_RECIPES,
     EXTRACT_RECIPES,
     PREDICT_RECIPES,
@@ -20,6 +21,7 @@ _RECIPES = {
     "extract": EXTRACT_RECIPES,
     "train": TRAIN_RECIPES,
     "tune": TUNE_RECIPES,
+    "crossfit": CROSSFIT_RECIPES,
     "evaluate": EVALUATE_RECIPES,
     "predict": PREDICT_RECIPES,
 }

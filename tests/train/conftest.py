@@ -160,4 +160,4 @@ def filled_store() -> Callable[..., None]:
 @pytest.fixture(scope="session")
 def small_data() -> SimpleNamespace:
     """The makers of this file, for tests with stores of their own."""
-    return SimpleNamespace(recordings=recordings_of, fill=fill)
+    return SimpleNamespace(recordings=recordings_of, fill=fill, spec=spec_of)

@@ -79,3 +79,23 @@ def test_too_few_groups_are_one_clear_line():
     one_group = [Grouped(f"x{i}", i % 2, "one") for i in range(6)]
     with pytest.raises(DatasetError, match="no bag of label"):
         holdout(one_group, 0.2, seed=0)
+
+
+def test_bags_that_are_always_trained_on_are_never_held_out():
+    """They stand in for a label that is not dealt out, and belong to every fold's training side."""
+    always = [Grouped(f"n{i}", 0) for i in range(5)]
+    dealt = [Grouped(f"a{i}", 1) for i in range(8)]
+    splits = folds(dealt, 4, seed=0, always=always)
+    assert sorted(bag.key for _, held in splits for bag in held) == [b.key for b in dealt]
+    for kept, held in splits:
+        assert len(held) == 2
+        assert {b.key for b in kept} == {b.key for b in [*always, *dealt]} - {b.key for b in held}
+    with pytest.raises(DatasetError, match="normal recordings, the training split has 0"):
+        folds(dealt, 4, seed=0)
+
+
+def test_a_source_cannot_be_held_out_and_always_trained_on():
+    """That would let a model see what it is judged on."""
+    dealt = [Grouped(f"a{i}", i % 2, f"source{i}") for i in range(8)]
+    with pytest.raises(DatasetError, match="a3 and d/other come from one source"):
+        folds(dealt, 2, seed=0, always=[Grouped("d/other", 0, "source3")])

@@ -11,7 +11,7 @@ from typing import Any
 from outspike import detectors
 from outspike.config import MotionFloorConfig
 from outspike.detectors.bags import collate
-from outspike.errors import CheckpointError, DatasetError
+from outspike.errors import CheckpointError, ConfigError, DatasetError
 from outspike.evaluate.protocols import Protocol, get_protocol
 from outspike.scoring.bundle import Bundle
 from outspike.scoring.score import score_bags
@@ -90,7 +90,17 @@ def floor_of(store: FeatureStore, protocol: Protocol) -> list[VideoScores]:
 
 
 def protocol_bags(reader: BagReader, protocol: Protocol, split: str) -> Iterator[Bag]:
-    """Bags of one split of the protocol's data set, in the order of their ids."""
+    """Bags of one split of the protocol's data set, in the order of their ids.
+
+    Raises:
+        ConfigError: the protocol cross-fits, so one model has seen some of what it would score.
+        DatasetError: the store has none.
+    """
+    if protocol.cross_fit != "none":
+        raise ConfigError(
+            f"Protocol {protocol.name!r} scores recordings by models that did not train on them; "
+            "run it with jobs/crossfit.py."
+        )
     held = reader.keys()
     dataset = protocol.dataset
     if split == "train" and protocol.training_dataset is not None:

@@ -70,7 +70,7 @@ def cross_validate(
     config = plan.config
     cache = BagCache(plan)
     splits = folds(plan.training, config.selection.num_folds, seed=config.seed)
-    trained = [_Fold(plan, kept, held_out, cache) for kept, held_out in splits]
+    trained = [Fold(plan, kept, held_out, cache) for kept, held_out in splits]
     metrics, scores = {}, {}
     for step in _evaluated_steps(plan):
         found = tuple(video for fold in trained for video in fold.scores_at(step))
@@ -81,8 +81,15 @@ def cross_validate(
     return CrossValidation(metric=config.selection.metric, metrics=metrics, scores=scores)
 
 
-class _Fold:
-    """One fold's model, trained as far as it was last asked for."""
+class Fold:
+    """One fold's model, trained as far as it was last asked for.
+
+    Args:
+        plan: what is trained.
+        kept: recordings to train on.
+        held_out: recordings to score.
+        cache: bags of the plan, shared by its folds.
+    """
 
     def __init__(
         self,
@@ -98,10 +105,12 @@ class _Fold:
         self._learner.prepare(self._source)
         self._done = 0
 
-    def scores_at(self, step: int) -> list[VideoScores]:
-        """Train on to a step, and score what is held out."""
-        for done, _ in self._learner.steps(self._source, start=self._done, stop=step):
+    def scores_at(self, step: int, *, tell: Tell | None = None) -> list[VideoScores]:
+        """Train on to a step, telling of every one, and score what is held out."""
+        for done, losses in self._learner.steps(self._source, start=self._done, stop=step):
             self._done = done
+            if tell is not None:
+                tell(done, losses)
         return score_bags(self._learner.detector, (self._cache[r] for r in self._held_out))
 
 

@@ -33,26 +33,44 @@ Split = tuple[list[B], list[B]]
 """Bags to train on, and bags held out."""
 
 
-def folds(bags: Sequence[B], num_folds: int, *, seed: int) -> list[Split[B]]:
+def folds(
+    bags: Sequence[B], num_folds: int, *, seed: int, always: Sequence[B] = ()
+) -> list[Split[B]]:
     """Split bags into ``num_folds`` folds; each is held out once.
 
     Groups are dealt out greedily, the largest first, to the fold that then has the most even
     share of either label; groups of the same make-up are shuffled by the seed.
 
+    Args:
+        bags: those to deal out.
+        num_folds: how many folds.
+        seed: of the shuffle.
+        always: further bags, which every fold trains on and none holds out.
+
     Raises:
-        DatasetError: a label has fewer groups than there are folds.
+        DatasetError: a label has fewer groups than there are folds, or a group lies both among
+            the bags and among those always trained on.
     """
-    real = [bag for bag in bags if not bag.synthetic]
-    members = _by_group(real)
+    members = _by_group([bag for bag in bags if not bag.synthetic])
+    kept = _by_group(always)
+    shared = sorted(set(members) & set(kept))
+    if shared:
+        raise DatasetError(
+            f"{members[shared[0]][0].key} and {kept[shared[0]][0].key} come from one source, and "
+            "only the first can be held out; deal out both, or give them different groups."
+        )
     for label, word in ((0, "normal"), (1, "anomalous")):
         having = sum(any(bag.label == label for bag in group) for group in members.values())
+        if having == 0 and any(bag.label == label for bag in always):
+            continue
         if having < num_folds:
             raise DatasetError(
                 f"{num_folds} folds need {num_folds} groups with {word} recordings, the training "
                 f"split has {having}; use fewer folds."
             )
     fold_of = _deal(members, np.ones(num_folds), seed)
-    return [_split(bags, fold_of, held_out) for held_out in range(num_folds)]
+    splits = [_split(bags, fold_of, held_out) for held_out in range(num_folds)]
+    return [([*always, *inside], held_out) for inside, held_out in splits]
 
 
 def holdout(bags: Sequence[B], share: float, *, seed: int) -> Split[B]:

@@ -7,6 +7,7 @@ version that is not there, features of another width or fingerprint, a class wit
 import dataclasses
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from outspike import encoders
@@ -72,8 +73,13 @@ class TrainingPlan:
         ]
 
 
-def make_plan(config: TrainConfig) -> TrainingPlan:
+def make_plan(config: TrainConfig, *, splits: Sequence[str] = ("train",)) -> TrainingPlan:
     """Open the store, pin its versions, and check that the config can be trained.
+
+    Args:
+        config: what to train.
+        splits: whose recordings are trained on; more than ``train`` only where each is then scored
+            by a model that did not see it (:mod:`outspike.train.crossfit`).
 
     Raises:
         StoreError: no such store or version, or a feature set is absent or ambiguous.
@@ -143,6 +149,11 @@ def open_reader(plan: TrainingPlan) -> BagReader:
 
 
 def _check_selection(config: TrainConfig) -> None:
+    if get_protocol(config.protocol).cross_fit != "none":
+        raise ConfigError(
+            f"protocol={config.protocol!r} scores recordings by models that did not train on them, "
+            "so no single model is judged by it; run it with jobs/crossfit.py."
+        )
     if config.selection.split == "test" and not config.protocol.endswith(TEST_SELECTED):
         raise ConfigError(
             f"selection.split='test' chooses on the test split, which protocol {config.protocol!r} "
