@@ -61,9 +61,7 @@ def test_a_size_is_told_only_by_headers_that_have_one(media: Path, name: str) ->
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("num_events", [1009, 1 << 20])
-def test_pieces_of_any_length_hold_the_same_events(
-    media: Path, name: str, num_events: int
-) -> None:
+def test_pieces_of_any_length_hold_the_same_events(media: Path, name: str, num_events: int) -> None:
     expected = _expected(media)[name]
     reader = open_events(str(media / "events" / name))
     lengths = [len(chunk) for chunk in reader.chunks(num_events)]

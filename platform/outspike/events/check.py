@@ -12,7 +12,10 @@ from outspike.events.columns import Events
 #: Real sensors deliver a few events late (readout jitter, up to 11 us seen); more is a fault.
 JITTER_US = 16
 
-_EARLIEST = np.iinfo(np.int64).min
+#: Times of 146,000 years and more are damage, and their differences would not fit.
+MAX_ABS_US = 1 << 62
+
+_NEVER = np.iinfo(np.int64).min
 
 
 @dataclass(kw_only=True)
@@ -29,15 +32,15 @@ class Checker:
     size: tuple[int, int]
     size_origin: str
     _latest_us: NDArray[np.int64] = field(
-        default_factory=lambda: np.full(1, _EARLIEST, dtype=np.int64)
+        default_factory=lambda: np.full(1, _NEVER, dtype=np.int64)
     )
 
     def events(self, piece: Piece) -> Events:
         """The events of ``piece``; faulty ones raise, or are left out and counted.
 
         Raises:
-            MediaError: an event outside the sensor, or one before its predecessor by more than
-                :data:`JITTER_US`.
+            MediaError: an event outside the sensor, at a time no clock shows, or before its
+                predecessor by more than :data:`JITTER_US`.
         """
         events = piece.events
         width, height = self.size
@@ -71,9 +74,19 @@ class Checker:
             f"times around it; expected times that step back by at most {JITTER_US} us."
         )
 
+    def _impossible(self, piece: Piece, index: int) -> str:
+        return (
+            f"the event at {piece.events.t[index]} us, {piece.place(index)}; expected less than "
+            f"{MAX_ABS_US} us."
+        )
 
-_VERDICTS = {"outside_sensor": 1, "time_backwards": 2}
-_OUTSIDE, _BACKWARDS = _VERDICTS["outside_sensor"], _VERDICTS["time_backwards"]
+
+_OUTSIDE, _BACKWARDS, _IMPOSSIBLE = 1, 2, 3
+_VERDICTS = {
+    "outside_sensor": _OUTSIDE,
+    "time_backwards": _BACKWARDS,
+    "impossible_times": _IMPOSSIBLE,
+}
 
 
 @numba.njit(cache=True)
@@ -95,6 +108,8 @@ def _sound(
     for i in range(1, len(t)):
         back |= t[i] < t[i - 1]
     if x_max >= width or y_max >= height or back:
+        return False
+    if t[0] <= -MAX_ABS_US or t[-1] >= MAX_ABS_US:
         return False
     latest_us[0] = t[-1]
     return True
@@ -119,11 +134,16 @@ def _judge(
         if x[i] >= width or y[i] >= height:
             verdict[i] = _OUTSIDE
             continue
-        # Python's comparison of a difference would overflow for the first event of all.
-        floor = latest_us[0] - JITTER_US if latest_us[0] > _EARLIEST + JITTER_US else _EARLIEST
+        if t[i] <= -MAX_ABS_US or t[i] >= MAX_ABS_US:
+            verdict[i] = _IMPOSSIBLE
+            continue
+        if latest_us[0] == _NEVER:
+            latest_us[0] = t[i]
+            continue
+        floor = latest_us[0] - JITTER_US
         following = t[i + 1] if i + 1 < len(t) else t[i]
-        leaps = following < t[i] and t[i] - following > JITTER_US and following >= floor
-        if t[i] < floor or (leaps and latest_us[0] != _EARLIEST):
+        leaps = floor <= following < t[i] and t[i] - following > JITTER_US
+        if t[i] < floor or leaps:
             verdict[i] = _BACKWARDS
         else:
             latest_us[0] = max(latest_us[0], t[i])

@@ -67,7 +67,15 @@ class PropheseeRaw:
         return RawStream(source, facts, header.body)
 
 
-_NAMES = {"2.0": "evt2", "2": "evt2", "2.1": "evt21", "3.0": "evt3", "3": "evt3"}
+#: Versions as ``evt`` and as ``format`` spell them.
+_NAMES = {
+    "2.0": "evt2",
+    "2": "evt2",
+    "2.1": "evt21",
+    "21": "evt21",
+    "3.0": "evt3",
+    "3": "evt3",
+}
 
 
 class RawStream:
