@@ -235,6 +235,9 @@ class SaaConfig:
     """Audio joins as it is, or after a convolution over three snippets and a rectifier."""
     bias: bool = True
     """Biases of the convolutions; False is the authors' MindSpore graph."""
+    attention_width: int = 512
+    classifier_widths: tuple[int, int] = (512, 128)
+    """Inner layers of the attention and of the classifier."""
     dropout: float = 0.7
     classification: Literal["topk", "snippet"] = "topk"
     """A bag's label judges the mean of its highest scores, or every snippet by itself."""

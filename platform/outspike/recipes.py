@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable
 
 from outspike.config import (
+    AedConfig,
     CrossfitConfig,
     DataConfig,
     EncoderConfig,
@@ -18,6 +19,7 @@ from outspike.config import (
     MsfConfig,
     OptimConfig,
     PredictConfig,
+    SaaConfig,
     SelectionConfig,
     SslsConfig,
     StoreConfig,
@@ -41,6 +43,47 @@ IEF_VAD_SMALL = IefVadConfig(
     refinement_steps=4,
     input_norm="standardise",
     input_clip=6.0,
+)
+
+#: Small SAA on the event pyramid.
+SAA_SMALL = SaaConfig(
+    feature_set="event-pyramid",
+    width=184,
+    attention_width=64,
+    classifier_widths=(64, 32),
+    dropout=0.3,
+    guide_steps=100,
+    input_norm="standardise",
+    input_clip=6.0,
+)
+
+#: Small AED_T on the event pyramid.
+AED_SMALL = AedConfig(
+    feature_set="event-pyramid",
+    width=184,
+    hidden=16,
+    down=64,
+    head=32,
+    input_norm="standardise",
+    input_clip=6.0,
+)
+
+#: The categories of LAD2000 in the order of their numbers, spelt as published.
+LAD2000_CLASSES = (
+    "Crash",
+    "Crowd",
+    "Destroy",
+    "Drop",
+    "FallIntoWater",
+    "Falling",
+    "Fighting",
+    "Fire",
+    "Hurt",
+    "Loitering",
+    "Panic",
+    "Thiefing",
+    "Trampled",
+    "Violence",
 )
 
 MINIATURE = DataConfig(dataset="miniature", root="outspike-data/miniature")
@@ -177,6 +220,27 @@ def msf_folder() -> TrainConfig:
     )
 
 
+def saa_miniature() -> TrainConfig:
+    """Snippet anomalous attention on the miniature set."""
+    return dataclasses.replace(
+        msf_miniature(),
+        name="miniature-saa",
+        detector=SAA_SMALL,
+        optim=OptimConfig(optimiser="adam", lr=1e-3, weight_decay=1e-2),
+    )
+
+
+def aed_miniature() -> TrainConfig:
+    """ConvLSTM frame regression on the frame labels of the miniature set."""
+    return dataclasses.replace(
+        msf_miniature(),
+        name="miniature-aed",
+        detector=AED_SMALL,
+        window=WindowConfig(rule="crop", length=AED_SMALL.window),
+        optim=OptimConfig(optimiser="adam", lr=1e-3, weight_decay=1e-2),
+    )
+
+
 def floor_miniature() -> TrainConfig:
     """The motion floor on the miniature set."""
     return dataclasses.replace(
@@ -255,6 +319,32 @@ def iefvad_ped2() -> TrainConfig:
     )
 
 
+def saa_ped2() -> TrainConfig:
+    """Snippet anomalous attention on UCSD Ped2, split weak-a."""
+    return dataclasses.replace(
+        msf_ped2(),
+        name="ped2-saa",
+        detector=SAA_SMALL,
+        optim=OptimConfig(optimiser="adam", lr=1e-3, weight_decay=1e-1),
+    )
+
+
+def aed_ped2() -> TrainConfig:
+    """ConvLSTM frame regression on the frame labels of UCSD Ped2, split full-a.
+
+    Register them first: ``jobs/extract.py ped2 --data.split full-a``.
+    """
+    return dataclasses.replace(
+        msf_ped2(),
+        name="ped2-aed",
+        data=dataclasses.replace(PED2, split="full-a"),
+        detector=AED_SMALL,
+        window=WindowConfig(rule="crop", length=AED_SMALL.window),
+        optim=OptimConfig(optimiser="adam", lr=1e-3, weight_decay=1e-2),
+        protocol="ped2-full-a",
+    )
+
+
 def iefvad_fights() -> TrainConfig:
     """The fusion of grey-level and event pyramids on the fight clips."""
     return dataclasses.replace(
@@ -316,20 +406,89 @@ def iefvad_ucf() -> TrainConfig:
     )
 
 
+def saa_ucf() -> TrainConfig:
+    """SAA with the published hyperparameters on UCF-Crime I3D features."""
+    return TrainConfig(
+        name="ucf-crime-saa",
+        data=DataConfig(dataset="ucf_crime", root="ucf_crime"),
+        detector=SaaConfig(),
+        encoders=(),
+        window=WindowConfig(rule="mean_segments", length=320),
+        optim=OptimConfig(optimiser="adam", lr=1e-4, weight_decay=5e-5),
+        selection=SelectionConfig(split="holdout"),
+        protocol="ucf-crime",
+        steps=60_000,
+        bags_per_batch=128,
+        checkpoint_every=500,
+        seed=1234,
+    )
+
+
+def saa_xd() -> TrainConfig:
+    """SAA with the published hyperparameters on XD-Violence, I3D and VGGish features."""
+    return dataclasses.replace(
+        saa_ucf(),
+        name="xd-violence-saa",
+        data=DataConfig(dataset="xd_violence", root="xd_violence"),
+        detector=SaaConfig(audio_set="vggish", audio_fusion="temporal_conv"),
+        protocol="xd-violence",
+    )
+
+
+def aed_lad2000() -> TrainConfig:
+    """AED_T with the published hyperparameters on LAD2000, RGB and flow features."""
+    return TrainConfig(
+        name="lad2000-aed",
+        data=DataConfig(dataset="lad2000", root="lad2000"),
+        detector=AedConfig(feature_set="i3d-combine", width=2048, classes=LAD2000_CLASSES),
+        encoders=(),
+        window=WindowConfig(rule="crop", length=5),
+        optim=OptimConfig(optimiser="adam", lr=1e-4, weight_decay=5e-4),
+        protocol="lad2000",
+        steps=12_000,
+        bags_per_batch=60,
+        checkpoint_every=200,
+        seed=1,
+    )
+
+
+def aed_ped2_i3d() -> TrainConfig:
+    """AED_T with the hyperparameters published for Ped2, on this package's draw of the split."""
+    return dataclasses.replace(
+        aed_lad2000(),
+        name="ped2-aed-i3d",
+        data=dataclasses.replace(PED2, split="lad-reseeded"),
+        detector=AedConfig(feature_set="i3d-combine", width=2048, window=10),
+        window=WindowConfig(rule="crop", length=10),
+        optim=OptimConfig(optimiser="adam", lr=5e-5, weight_decay=5e-4),
+        protocol="ped2-lad-reseeded",
+        steps=4_200,
+        bags_per_batch=8,
+    )
+
+
 TRAIN_RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "msf-miniature": msf_miniature,
     "msf-folder": msf_folder,
     "iefvad-miniature": iefvad_miniature,
+    "saa-miniature": saa_miniature,
+    "aed-miniature": aed_miniature,
     "floor-miniature": floor_miniature,
     "ped2": msf_ped2,
     "ped2-ssls": ssls_ped2,
     "iefvad-ped2": iefvad_ped2,
+    "saa-ped2": saa_ped2,
+    "aed-ped2": aed_ped2,
     "floor-ped2": floor_ped2,
     "fights": msf_fights,
     "iefvad-fights": iefvad_fights,
     "floor-fights": floor_fights,
     "msf-ucf": msf_ucf,
     "iefvad-ucf": iefvad_ucf,
+    "saa-ucf": saa_ucf,
+    "saa-xd": saa_xd,
+    "aed-lad2000": aed_lad2000,
+    "aed-ped2-i3d": aed_ped2_i3d,
 }
 
 

@@ -13,7 +13,10 @@ from outspike.store.bags import Bag
 def make_bag(
     name, num_rows, widths, *, label=0, synthetic=False, num_crops=1, seed=0, class_name=None
 ):
-    """A stored bag whose features lie on the 1/256 grid, so that sums of few of them are exact."""
+    """A stored bag whose features lie on the 1/256 grid, so that sums of few of them are exact.
+
+    An anomalous one is so in all but its first and last four frames.
+    """
     rng = np.random.default_rng([seed, num_rows, *map(ord, name)])
     start = np.arange(num_rows, dtype=np.int64) * 16
     return Bag(
@@ -30,7 +33,7 @@ def make_bag(
         label=label,
         class_name=class_name,
         synthetic=synthetic,
-        intervals=None,
+        intervals={0: (), 1: ((4, 16 * num_rows - 4),)}.get(label),
         group=None,
         split="train",
     )
@@ -46,14 +49,24 @@ def bag():
 def batch():
     """Build a collated batch: lengths and labels in, ``Bags`` out."""
 
-    def build(lengths, widths, *, labels=None, synthetic=None, step=0, dtype=None, **more) -> Bags:
+    def build(
+        lengths,
+        widths,
+        *,
+        labels=None,
+        synthetic=None,
+        step=0,
+        dtype=None,
+        supervised=False,
+        **more,
+    ) -> Bags:
         labels = labels or [i % 2 for i in range(len(lengths))]
         synthetic = synthetic or [False] * len(lengths)
         bags = [
             make_bag(f"v{i}", n, widths, label=labels[i], synthetic=synthetic[i], **more)
             for i, n in enumerate(lengths)
         ]
-        return collate(bags, step=step).to("cpu", dtype)
+        return collate(bags, step=step, supervised=supervised).to("cpu", dtype)
 
     return build
 

@@ -172,13 +172,6 @@ _HONEST: dict[str, Protocol] = {
         "test Train013..016 and Test001, 003, 004, 008. Frames of all clips are pooled, scores are "
         "not normalised per clip.",
     ),
-    "ped2-full-a": Protocol(
-        name="ped2-full-a",
-        dataset="ucsd_ped2",
-        split="full-a",
-        note="The test clips of weak-a, for models trained with the frame labels of the training "
-        "clips: fully supervised, so its figures stand apart from those of ped2-weak-a.",
-    ),
     "ped2-cross": Protocol(
         name="ped2-cross",
         dataset="ucsd_ped2",
@@ -186,6 +179,20 @@ _HONEST: dict[str, Protocol] = {
         note="Every labelled test clip is scored by a model trained on the normal training clips "
         "and on the video labels of the other folds' test clips. Optimistic by what the columns of "
         "event-pyramid owe to four of these clips, on which they were chosen by cross-validation.",
+    ),
+    "ped2-full-a": Protocol(
+        name="ped2-full-a",
+        dataset="ucsd_ped2",
+        split="full-a",
+        note="The test clips of weak-a, for models trained with the frame labels of the training "
+        "clips: fully supervised, so its figures stand apart from those of ped2-weak-a.",
+    ),
+    "ped2-lad-reseeded": Protocol(
+        name="ped2-lad-reseeded",
+        dataset="ucsd_ped2",
+        split="lad-reseeded",
+        note="The 6 anomalous and 8 normal test clips of our own draw of the LAD paper's split, "
+        "whose lists were never published: fully supervised, and no figure of that paper.",
     ),
     "surv-fight": Protocol(
         name="surv-fight",
@@ -255,6 +262,20 @@ _HONEST: dict[str, Protocol] = {
         dataset="shanghaitech",
         note="Weakly supervised re-split, 199 test videos; annotated ends are inclusive in the "
         "source and read so.",
+    ),
+    "tad": Protocol(
+        name="tad",
+        dataset="tad",
+        metrics=(*_FRAME_METRICS, "ap", "ap_abnormal"),
+        note="100 test videos, annotation corrected: the published dictionary marks one frame of "
+        "every normal video, which lowers published figures on all videos "
+        "(outspike.evaluate.published_gv_vad has that rule).",
+    ),
+    "lad2000": Protocol(
+        name="lad2000",
+        dataset="lad2000",
+        note="560 test videos; every frame of every video counts, once. Published figures leave out "
+        "the last snippets of videos that are no whole number of windows long.",
     ),
     "msad": Protocol(
         name="msad",

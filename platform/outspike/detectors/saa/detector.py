@@ -62,8 +62,10 @@ class Saa(Detector):
         width = -(-joined // _WIDTH_UNIT) * _WIDTH_UNIT
         self.project = nn.Linear(joined, width) if width != joined else None
         self.temporal = TemporalContext(width, bias=config.bias)
-        self.attention = Attention(width, bias=config.bias, dropout=config.dropout)
-        self.classifier = Classifier(width, dropout=config.dropout)
+        self.attention = Attention(
+            width, config.attention_width, bias=config.bias, dropout=config.dropout
+        )
+        self.classifier = Classifier(width, config.classifier_widths, dropout=config.dropout)
 
     @property
     def feature_sets(self) -> dict[str, int]:
@@ -158,10 +160,14 @@ def _module_name(feature_set: str) -> str:
 
 
 def _check(config: SaaConfig) -> None:
-    if config.width < 1 or (config.audio_set is not None and config.audio_width < 1):
-        raise ConfigError(
-            f"saa: width={config.width}, audio_width={config.audio_width}: at least 1."
-        )
+    sizes = {
+        "width": config.width,
+        "audio_width": config.audio_width,
+        "attention_width": config.attention_width,
+        "classifier_widths": min(config.classifier_widths),
+    }
+    if min(sizes.values()) < 1:
+        raise ConfigError(f"saa: {sizes}: each must be at least 1.")
     if not 0 <= config.dropout < 1 or not 0 <= config.epsilon <= 1 or not 0 <= config.alpha <= 1:
         raise ConfigError(
             f"saa: dropout={config.dropout}, epsilon={config.epsilon}, alpha={config.alpha}: need "

@@ -14,8 +14,6 @@ from outspike.detectors.batch_stats import MaskedBatchNorm1d
 from outspike.detectors.draws import keyed_dropout
 
 DILATIONS = (1, 2, 4)
-ATTENTION_WIDTH = 512
-CLASSIFIER_WIDTHS = (512, 128)
 _SLOPE = 0.2
 #: Layers that draw dropout masks, told apart in the draws.
 _ATTENTION_SALT, _CLASSIFIER_SALT = 0, 2
@@ -106,10 +104,9 @@ class TemporalContext(nn.Module):
 class Attention(nn.Module):
     """The anomalous attention unit, ``[B, C, T] -> [B, T]`` logits."""
 
-    def __init__(self, width: int, *, bias: bool, dropout: float) -> None:
+    def __init__(self, width: int, inner: int, *, bias: bool, dropout: float) -> None:
         super().__init__()
         self.rate = dropout
-        inner = ATTENTION_WIDTH
         self.layers = nn.ModuleList(
             [
                 nn.Conv1d(width, inner, 3, padding=1, bias=bias),
@@ -131,10 +128,10 @@ class Attention(nn.Module):
 class Classifier(nn.Module):
     """The snippet classifier, ``[B, C, T] -> [B, T]`` logits."""
 
-    def __init__(self, width: int, *, dropout: float) -> None:
+    def __init__(self, width: int, inner: tuple[int, int], *, dropout: float) -> None:
         super().__init__()
         self.rate = dropout
-        widths = (width, *CLASSIFIER_WIDTHS, 1)
+        widths = (width, *inner, 1)
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         initialise(self)
 

@@ -85,15 +85,25 @@ def config_of(state: Mapping[str, Tensor]) -> SaaConfig:
     """Settings that the shapes of a published checkpoint imply, in the default (correct) form.
 
     Raises:
-        CheckpointError: the file has no merging convolution to tell the width from.
+        CheckpointError: an entry that tells a size is absent or has another number of axes.
     """
-    weight = state.get("aggregate.conv_5.0.weight")
-    if weight is None or weight.dim() != 3 or weight.shape[0] != weight.shape[1]:
-        found = "is absent" if weight is None else f"has shape {tuple(weight.shape)}"
-        raise CheckpointError(
-            f"aggregate.conv_5.0.weight {found}; a published SAA checkpoint has [F, F, 3] there."
-        )
-    return SaaConfig(width=weight.shape[0], bias="aggregate.conv_1.0.bias" in state)
+    axes = {
+        "aggregate.conv_5.0.weight": 3,
+        "attn.attention.0.weight": 3,
+        "classifier.fc1.weight": 2,
+        "classifier.fc2.weight": 2,
+    }
+    for key, number in axes.items():
+        if key not in state or state[key].dim() != number:
+            found = f"has shape {tuple(state[key].shape)}" if key in state else "is absent"
+            raise CheckpointError(f"{key} {found}; a published SAA checkpoint has {number} axes.")
+    width, attention, first, second = (len(state[key]) for key in axes)
+    return SaaConfig(
+        width=width,
+        attention_width=attention,
+        classifier_widths=(first, second),
+        bias="aggregate.conv_1.0.bias" in state,
+    )
 
 
 def export_published(model: Saa) -> dict[str, Tensor]:
