@@ -14,6 +14,7 @@ from outspike.config import (
     EncoderConfig,
     EvaluateConfig,
     ExtractConfig,
+    GvVadConfig,
     IefVadConfig,
     MotionFloorConfig,
     MsfConfig,
@@ -84,6 +85,17 @@ LAD2000_CLASSES = (
     "Thiefing",
     "Trampled",
     "Violence",
+)
+
+#: GV-VAD without captions on the event pyramid: no weights, no prompts.
+GV_VAD_SMALL = GvVadConfig(
+    feature_group="vis",
+    visual_set="event-pyramid",
+    visual_width=184,
+    hidden=128,
+    topk_divisor=4,
+    input_norm="standardise",
+    input_clip=6.0,
 )
 
 MINIATURE = DataConfig(dataset="miniature", root="outspike-data/miniature")
@@ -207,6 +219,16 @@ def iefvad_miniature() -> TrainConfig:
         detector=IEF_VAD_SMALL,
         encoders=(FRAME_PYRAMID, EVENT_PYRAMID),
         optim=OptimConfig(lr=3e-4),
+    )
+
+
+def gvvad_miniature() -> TrainConfig:
+    """GV-VAD without captions on the miniature set."""
+    return dataclasses.replace(
+        msf_miniature(),
+        name="miniature-gv-vad",
+        detector=GV_VAD_SMALL,
+        optim=OptimConfig(optimiser="adam", lr=1e-3, weight_decay=5e-3),
     )
 
 
@@ -345,6 +367,16 @@ def aed_ped2() -> TrainConfig:
     )
 
 
+def gvvad_ped2() -> TrainConfig:
+    """GV-VAD without captions on UCSD Ped2."""
+    return dataclasses.replace(
+        msf_ped2(),
+        name="ped2-gv-vad",
+        detector=dataclasses.replace(GV_VAD_SMALL, topk_divisor=1),
+        optim=OptimConfig(optimiser="adam", lr=1e-3, weight_decay=5e-3),
+    )
+
+
 def iefvad_fights() -> TrainConfig:
     """The fusion of grey-level and event pyramids on the fight clips."""
     return dataclasses.replace(
@@ -467,16 +499,41 @@ def aed_ped2_i3d() -> TrainConfig:
     )
 
 
+def gvvad_ucf() -> TrainConfig:
+    """GV-VAD with the published hyperparameters on UCF-Crime: ten crops of CLIP and captions.
+
+    Captions are imported into the store as feature set ``captions``, and anomaly prompts are named
+    by ``--detector.prompt-bank``. Generated clips stand for a sixth of every batch, as in ucfg2.
+    """
+    return TrainConfig(
+        name="ucf-crime-gv-vad",
+        data=DataConfig(dataset="ucf_crime", root="ucf_crime"),
+        detector=GvVadConfig(),
+        encoders=(dataclasses.replace(extract_ucf_crime().encoders[0], crops="ten"),),
+        window=WindowConfig(rule="mean_segments", length=64),
+        optim=OptimConfig(optimiser="adam", lr=1e-3, weight_decay=5e-3),
+        ssls=SslsConfig(policy="learned"),
+        selection=SelectionConfig(split="holdout"),
+        protocol="ucf-crime",
+        steps=1000,
+        bags_per_batch=64,
+        synthetic_per_batch=10,
+        checkpoint_every=50,
+    )
+
+
 TRAIN_RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "msf-miniature": msf_miniature,
     "msf-folder": msf_folder,
     "iefvad-miniature": iefvad_miniature,
+    "gvvad-miniature": gvvad_miniature,
     "saa-miniature": saa_miniature,
     "aed-miniature": aed_miniature,
     "floor-miniature": floor_miniature,
     "ped2": msf_ped2,
     "ped2-ssls": ssls_ped2,
     "iefvad-ped2": iefvad_ped2,
+    "gvvad-ped2": gvvad_ped2,
     "saa-ped2": saa_ped2,
     "aed-ped2": aed_ped2,
     "floor-ped2": floor_ped2,
@@ -485,6 +542,7 @@ TRAIN_RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "floor-fights": floor_fights,
     "msf-ucf": msf_ucf,
     "iefvad-ucf": iefvad_ucf,
+    "gvvad-ucf": gvvad_ucf,
     "saa-ucf": saa_ucf,
     "saa-xd": saa_xd,
     "aed-lad2000": aed_lad2000,
