@@ -113,9 +113,12 @@ def add_counts(events: Events, frame: Counts) -> None:
     Raises:
         AlignmentError: a count above what the type holds exactly.
     """
-    if _count(events.x, events.y, events.p, frame, highest_count(frame.dtype)):
+    _, height, width = frame.shape
+    highest = highest_count(frame.dtype)
+    flat = frame.reshape(-1)
+    if _count(events.x, events.y, events.p, flat, width, height, frame.dtype.type(highest)):
         raise AlignmentError(
-            f"A pixel counts more than {highest_count(frame.dtype)} events in one window, which "
+            f"A pixel counts more than {highest} events in one window, which "
             f"{frame.dtype.name} cannot hold; use a wider type or shorter windows."
         )
 
@@ -147,13 +150,18 @@ def _count(
     x: NDArray[np.uint16],
     y: NDArray[np.uint16],
     p: NDArray[np.uint8],
-    frame: Counts,
-    highest: int,
+    flat: Counts,
+    width: int,
+    height: int,
+    highest: Any,
 ) -> bool:
     """Count; whether a count would have left the type's range."""
+    # Unsigned places: a signed one costs a look at its sign in every access.
+    wide, high = np.uintp(width), np.uintp(height)
     left = False
     for i in range(len(x)):
-        channel = np.uint8(p[i] != 0)
-        left |= frame[channel, y[i], x[i]] == highest
-        frame[channel, y[i], x[i]] += 1
+        place = (np.uintp(p[i] != 0) * high + np.uintp(y[i])) * wide + np.uintp(x[i])
+        before = flat[place]
+        left |= before == highest
+        flat[place] = before + 1
     return left
