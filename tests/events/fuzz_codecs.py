@@ -27,13 +27,14 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
-from unittest import mock
 
 import numpy as np
 from event_samples import Sample, samples
 
 from outspike.errors import MediaError
-from outspike.events.check import JITTER_US, MAX_ABS_US
+from outspike.events import reader as reader_module
+from outspike.events.check import MAX_ABS_US
+from outspike.events.raw_words import MAX_JITTER_US
 from outspike.events.reader import EventReader
 
 URL = "fuzzed"
@@ -52,30 +53,30 @@ def check(data: bytes, size: tuple[int, int] | None, on_error: str, num_events: 
     Raises:
         Exception: whatever is not a MediaError, and any broken promise.
     """
-    with mock.patch("outspike.events.reader.open_url", side_effect=lambda url: io.BytesIO(data)):
-        try:
-            reader = EventReader(URL, size=size, on_error=on_error)
-            latest, total = -MAX_ABS_US, 0
-            for chunk in reader.chunks(num_events):
-                total += len(chunk)
-                dtypes = [getattr(chunk, key).dtype for key in "txyp"]
-                assert dtypes == [np.int64, np.uint16, np.uint16, np.uint8], dtypes
-                if not len(chunk):
-                    continue
-                assert int(chunk.p.max()) <= 1
-                if reader.info.width is not None and reader.info.height is not None:
-                    assert int(chunk.x.max()) < reader.info.width, "x outside"
-                    assert int(chunk.y.max()) < reader.info.height, "y outside"
-                times = np.maximum.accumulate(np.append(latest, chunk.t))
-                assert (chunk.t >= times[:-1] - JITTER_US).all(), "time runs backwards"
-                latest = int(times[-1])
-            assert total <= _MAX_EVENTS_PER_BYTE * len(data), "more events than bytes can tell"
-            if on_error == "raise":
-                assert set(reader.skipped) <= {"untimed_events"}, reader.skipped
-        except MediaError as error:
-            told, reason = str(error), error.reason
-        else:
-            return "read"
+    reader_module.open_url = lambda url: io.BytesIO(data)  # type: ignore[assignment]
+    try:
+        reader = EventReader(URL, size=size, on_error=on_error)
+        latest, total = -MAX_ABS_US, 0
+        for chunk in reader.chunks(num_events):
+            total += len(chunk)
+            dtypes = [getattr(chunk, key).dtype for key in "txyp"]
+            assert dtypes == [np.int64, np.uint16, np.uint16, np.uint8], dtypes
+            if not len(chunk):
+                continue
+            assert int(chunk.p.max()) <= 1
+            if reader.info.width is not None and reader.info.height is not None:
+                assert int(chunk.x.max()) < reader.info.width, "x outside"
+                assert int(chunk.y.max()) < reader.info.height, "y outside"
+            times = np.maximum.accumulate(np.append(latest, chunk.t))
+            assert (chunk.t >= times[:-1] - MAX_JITTER_US).all(), "time runs backwards"
+            latest = int(times[-1])
+        assert total <= _MAX_EVENTS_PER_BYTE * len(data), "more events than bytes can tell"
+        if on_error == "raise":
+            assert set(reader.skipped) <= {"untimed_events"}, reader.skipped
+    except MediaError as error:
+        told, reason = str(error), error.reason
+    else:
+        return "read"
     assert told.startswith(f"{URL}: ")
     assert reason
     return reason

@@ -8,9 +8,7 @@ from numpy.typing import NDArray
 
 from outspike.events.codec import Piece, Source
 from outspike.events.columns import Events
-
-#: Real sensors deliver a few events late (readout jitter, up to 11 us seen); more is a fault.
-JITTER_US = 16
+from outspike.events.raw_words import MAX_JITTER_US
 
 #: Times of 146,000 years and more are damage, and their differences would not fit.
 MAX_ABS_US = 1 << 62
@@ -40,7 +38,7 @@ class Checker:
 
         Raises:
             MediaError: an event outside the sensor, at a time no clock shows, or before its
-                predecessor by more than :data:`JITTER_US`.
+                predecessor by more than :data:`~outspike.events.raw_words.MAX_JITTER_US`.
         """
         events = piece.events
         width, height = self.size
@@ -71,7 +69,7 @@ class Checker:
     def _backwards(self, piece: Piece, index: int) -> str:
         return (
             f"the event at {piece.events.t[index]} us, {piece.place(index)}, does not fit the "
-            f"times around it; expected times that step back by at most {JITTER_US} us."
+            f"times around it; expected times that step back by at most {MAX_JITTER_US} us."
         )
 
     def _impossible(self, piece: Piece, index: int) -> str:
@@ -140,9 +138,9 @@ def _judge(
         if latest_us[0] == _NEVER:
             latest_us[0] = t[i]
             continue
-        floor = latest_us[0] - JITTER_US
+        floor = latest_us[0] - MAX_JITTER_US
         following = t[i + 1] if i + 1 < len(t) else t[i]
-        leaps = floor <= following < t[i] and t[i] - following > JITTER_US
+        leaps = floor <= following < t[i] and t[i] - following > MAX_JITTER_US
         if t[i] < floor or leaps:
             verdict[i] = _BACKWARDS
         else:

@@ -93,7 +93,9 @@ def _stream(source: Source, h5py: ModuleType, file: Any) -> EventStream:
     facts = Facts(
         format="hdf5",
         title="HDF5 (DSEC layout)" if "ms_to_idx" in file else "HDF5 columns",
-        clock_offset_us=None if offset is None else _number(source, "t_offset", offset),
+        clock_offset_us=_number(source, "t_offset", offset)
+        if isinstance(offset, h5py.Dataset)
+        else None,
     )
     return ColumnStream(
         source, facts, lambda: {key: _column(array) for key, array in arrays.items()}
