@@ -1,15 +1,17 @@
 """Bags: all snippets of one recording, from one or more feature sets, joined on frame ranges."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from functools import cached_property
+from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from outspike.errors import AlignmentError, BagError, StoreError
 from outspike.recording import Recording
+from outspike.store.cache import ShardCache
 from outspike.store.catalog import Key
 from outspike.store.store import FeatureStore
 from outspike.timebase import frame_labels
@@ -62,25 +64,50 @@ class Bag:
             raise AlignmentError(f"{self.key}: {error}") from error
 
 
+@dataclass(frozen=True, kw_only=True)
+class BagBatch:
+    """``B`` bags, or row ranges of them, zero padded at the end to the longest of them."""
+
+    keys: tuple[Key, ...]
+    features: dict[str, NDArray[Any]]
+    """``{name: [B, K, S, D]}`` in the type they are stored in."""
+    num_snippets: NDArray[np.int64]
+    """``[B]``."""
+    start: NDArray[np.int64]
+    """First frame of each snippet ``[B, S]``, 0 at padding."""
+    stop: NDArray[np.int64]
+    """Frame past the last of each snippet ``[B, S]``, 0 at padding."""
+    num_frames: NDArray[np.int64]
+    """Frames of the whole recordings ``[B]``."""
+    labels: NDArray[np.int8]
+    """1 anomalous, 0 normal, -1 where nobody has said ``[B]``."""
+    synthetic: NDArray[np.bool_]
+    """``[B]``."""
+
+
 class BagReader:
     """Bags of every recording that all the feature sets asked for have.
 
     Args:
         store: an open store; its versions decide which rows are read.
         names: feature sets by name, address or prefix; ``Bag.features`` uses the same names.
+        cache: keeps shards of a store on S3 on a local disk; None reads ranges each time.
     """
 
-    def __init__(self, store: FeatureStore, names: Sequence[str]) -> None:
+    def __init__(
+        self, store: FeatureStore, names: Sequence[str], *, cache: ShardCache | None = None
+    ) -> None:
         if not names or len(set(names)) != len(names):
             raise StoreError(f"Feature sets {list(names)}: name at least one, and each once.")
         self.store = store
-        self._readers = {name: store.features(name) for name in names}
+        self._readers = {name: store.features(name, cache=cache) for name in names}
+        self._first = next(iter(self._readers.values()))
         self._recordings = store.recordings_by_key()
+        self._facts: dict[Key, dict[str, Any]] = {}
 
     def keys(self) -> list[Key]:
         """``(dataset, video_id)`` of every recording that has features in all sets, in order."""
-        first, *others = self._readers.values()
-        return [key for key in first if all(key in other for other in others)]
+        return list(self._positions)
 
     def width(self, name: str) -> int:
         """``D`` of one of the sets."""
@@ -92,14 +119,21 @@ class BagReader:
 
     def num_snippets(self, key: Key) -> int:
         """``S`` of a recording, from the catalog alone."""
-        return next(iter(self._readers.values())).num_snippets(key)
+        return self._first.num_snippets(key)
+
+    def lengths(self, keys: Sequence[Key]) -> NDArray[np.int64]:
+        """``S`` of some recordings ``[B]``, from the catalog alone."""
+        found: NDArray[np.int64] = self._lengths[self._find(keys)]
+        return found
 
     def recording(self, key: Key) -> Recording | None:
         """What people say of a recording; None where nobody has registered it."""
         return self._recordings.get(key)
 
-    def read(self, key: Key, rows: slice | None = None) -> Bag:
+    def read(self, key: Key, rows: slice | None = None, *, copy: bool = True) -> Bag:
         """The bag of one recording, or snippets ``rows.start`` to ``rows.stop`` of it.
+
+        Without ``copy`` features on a local disk are read-only views of the stored bytes.
 
         Raises:
             StoreError: a set has no features of it.
@@ -107,32 +141,179 @@ class BagReader:
             BagError: a row range that is empty or leaves the recording.
             CorruptionError: stored bytes do not match their checksum.
         """
-        start, stop = self._aligned(key)
-        first, last = _row_range(key, rows, len(start))
-        features = {
-            name: np.ascontiguousarray(reader.rows(key, first, last).transpose(1, 0, 2))
-            for name, reader in self._readers.items()
-        }
-        reader = next(iter(self._readers.values()))
+        position = self._position(key)
+        facts = self._facts.get(key) or self._fact(key, position)
+        low, high = _row_range(key, rows, facts["num_snippets"])
+        features, start, stop = self._read_one(position, low, high, copy=copy)
+        bag = object.__new__(Bag)  # a frozen dataclass takes longer to fill than a bag to read
+        bag.__dict__.update(facts["fields"], features=features, start=start, stop=stop)
+        return bag
+
+    def _fact(self, key: Key, position: int) -> dict[str, Any]:
+        """What is known of a recording besides its rows, kept for the next time."""
         known = self._recordings.get(key)
-        return Bag(
-            dataset=key[0],
-            video_id=key[1],
+        number = int(self._numbers[0][position])
+        fields = {
+            "dataset": key[0],
+            "video_id": key[1],
+            "num_frames": int(self._first.frames[number]),
+            "fps": self._first.rates()[int(self._first.fps_codes[number])],
+            "label": known.label if known else None,
+            "class_name": known.class_name if known else None,
+            "synthetic": known.synthetic if known else False,
+            "intervals": known.intervals if known else None,
+            "group": known.group if known else None,
+            "split": known.split if known else "predict",
+        }
+        found = {"num_snippets": int(self._first.lengths[number]), "fields": fields}
+        self._facts[key] = found
+        return found
+
+    def read_bags(
+        self,
+        keys: Sequence[Key],
+        window: ArrayLike | None = None,
+        *,
+        out: Mapping[str, NDArray[Any]] | None = None,
+    ) -> BagBatch:
+        """Many bags in one call: rows go from where they are stored straight into the batch.
+
+        Args:
+            keys: recordings ``[B]``; one may come several times.
+            window: half-open row range of each, ``[B, 2]``, or one for all, ``[2]``; None takes
+                whole bags.
+            out: arrays to use again for the features, by name, of just the shape of this batch.
+
+        Raises:
+            StoreError: a set has no features of one of them.
+            AlignmentError: the sets do not lie on the same frame ranges.
+            BagError: a row range that is empty or leaves its recording.
+            CorruptionError: stored bytes do not match their checksum.
+            UrlError: the storage does not answer.
+        """
+        positions = self._find(keys)
+        lengths = self._lengths[positions]
+        windows = _windows(keys, window, lengths)
+        features, start, stop = self._read(positions, windows, out or {})
+        return BagBatch(
+            keys=tuple(keys),
             features=features,
-            start=start[first:last],
-            stop=stop[first:last],
-            num_frames=reader.num_frames(key),
-            fps=reader.fps(key),
-            label=known.label if known else None,
-            class_name=known.class_name if known else None,
-            synthetic=known.synthetic if known else False,
-            intervals=known.intervals if known else None,
-            group=known.group if known else None,
-            split=known.split if known else "predict",
+            num_snippets=windows[:, 1] - windows[:, 0],
+            start=start,
+            stop=stop,
+            num_frames=self._first.frames[self._numbers[0][positions]],
+            labels=self._labels[positions],
+            synthetic=self._synthetic[positions],
         )
 
-    def _aligned(self, key: Key) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Frame ranges of a recording, after making sure that all sets agree on them."""
+    # ------------------------------------------------------------------- the common order
+
+    @cached_property
+    def _positions(self) -> dict[Key, int]:
+        """Places of the recordings in the order of :meth:`keys`."""
+        first, *others = self._readers.values()
+        common = (key for key in first if all(key in other for other in others))
+        return {key: place for place, key in enumerate(common)}
+
+    @cached_property
+    def _numbers(self) -> list[NDArray[np.int64]]:
+        """For each set, the number there of every recording in the common order."""
+        keys = self._positions
+        return [
+            np.fromiter((reader.number(key) for key in keys), np.int64, len(keys))
+            for reader in self._readers.values()
+        ]
+
+    @cached_property
+    def _lengths(self) -> NDArray[np.int64]:
+        found: NDArray[np.int64] = self._first.lengths[self._numbers[0]]
+        return found
+
+    @cached_property
+    def _labels(self) -> NDArray[np.int8]:
+        known = (self._recordings.get(key) for key in self._positions)
+        labels = (-1 if r is None or r.label is None else r.label for r in known)
+        return np.fromiter(labels, np.int8, len(self._positions))
+
+    @cached_property
+    def _synthetic(self) -> NDArray[np.bool_]:
+        known = (self._recordings.get(key) for key in self._positions)
+        return np.fromiter((r is not None and r.synthetic for r in known), np.bool_)
+
+    @cached_property
+    def _agreeing(self) -> NDArray[np.bool_]:
+        """Whether all sets state the same snippets, frames and frame rate of a recording."""
+        agree = np.ones(len(self._positions), dtype=np.bool_)
+        rates: dict[Fraction, int] = {}
+        facts = []
+        for reader, numbers in zip(self._readers.values(), self._numbers, strict=True):
+            codes = np.array([rates.setdefault(rate, len(rates)) for rate in reader.rates()])
+            facts.append(
+                (reader.lengths[numbers], reader.frames[numbers], codes[reader.fps_codes][numbers])
+            )
+        for others in facts[1:]:
+            for one, other in zip(facts[0], others, strict=True):
+                agree &= one == other
+        return agree
+
+    def _position(self, key: Key) -> int:
+        found = self._positions.get(key)
+        if found is None:
+            for reader in self._readers.values():
+                reader.number(key)  # says which set it is that lacks it
+            raise AssertionError("unreachable: one of the sets lacks it")
+        return found
+
+    def _find(self, keys: Sequence[Key]) -> NDArray[np.int64]:
+        places = self._positions
+        try:
+            return np.array([places[key] for key in keys], dtype=np.int64)
+        except KeyError as error:
+            return np.array([self._position(key) for key in error.args])
+
+    def _read_one(
+        self, position: int, low: int, high: int, *, copy: bool
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64], NDArray[np.int64]]:
+        """One bag's features by name, and the frame ranges that all sets agree on."""
+        if len(self._readers) > 1 and not self._agreeing[position]:
+            self._explain(position)
+        features = {}
+        start = stop = np.zeros(0, dtype=np.int64)
+        for index, (name, reader) in enumerate(self._readers.items()):
+            number = int(self._numbers[index][position])
+            features[name], first, last = reader.read_one(number, low, high, copy=copy)
+            if index == 0:
+                start, stop = first, last
+            elif not (np.array_equal(start, first) and np.array_equal(stop, last)):
+                self._explain(position)
+        return features, start, stop
+
+    def _read(
+        self,
+        positions: NDArray[np.int64],
+        windows: NDArray[np.int64],
+        out: Mapping[str, NDArray[Any]],
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64], NDArray[np.int64]]:
+        """Features by name, and the frame ranges, after making sure that all sets agree on them."""
+        several = len(self._readers) > 1
+        if several and not self._agreeing[positions].all():
+            self._explain(int(positions[np.argmin(self._agreeing[positions])]))
+        features = {}
+        start = stop = np.zeros((0, 0), dtype=np.int64)
+        for index, (name, reader) in enumerate(self._readers.items()):
+            features[name], first, last = reader.read(
+                self._numbers[index][positions], windows, out.get(name)
+            )
+            if index == 0:
+                start, stop = first, last
+            elif not (np.array_equal(start, first) and np.array_equal(stop, last)):
+                differs = ((start != first) | (stop != last)).any(axis=1)
+                self._explain(int(positions[np.argmax(differs)]))
+        return features, start, stop
+
+    def _explain(self, position: int) -> NoReturn:
+        """Raise the error that says how the sets differ on a recording."""
+        key = list(self._positions)[position]
         (name, reader), *others = self._readers.items()
         start, stop = reader.ranges(key)
         frames, fps = reader.num_frames(key), reader.fps(key)
@@ -150,9 +331,34 @@ class BagReader:
                 f"{'/'.join(key)}: {name} has {len(start)} snippets, {other_name} "
                 f"{len(other_start)} over the same {frames} frames; they part at row {row} "
                 f"({_range(start, stop, row)} and {_range(other_start, other_stop, row)}). Extract "
-                "both on one snippet grid."
+                "both on one snippet grid, or join them with outspike.store.join."
             )
-        return start, stop
+        raise AssertionError("unreachable: the sets differ")
+
+
+def _windows(
+    keys: Sequence[Key], window: ArrayLike | None, lengths: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Row ranges ``[B, 2]``, each inside its recording and not empty."""
+    windows = np.zeros((len(lengths), 2), dtype=np.int64)
+    if window is None:
+        windows[:, 1] = lengths
+        return windows
+    asked = np.asarray(window)
+    if asked.dtype.kind not in "iu" or asked.shape not in ((2,), windows.shape):
+        raise BagError(
+            f"Row ranges are {asked.dtype} {asked.shape}; expected integers, [2] for all bags or "
+            f"[{len(lengths)}, 2]."
+        )
+    windows[:] = asked
+    bad = (windows[:, 0] < 0) | (windows[:, 0] >= windows[:, 1]) | (windows[:, 1] > lengths)
+    if bad.any():
+        worst = int(np.argmax(bad))
+        raise BagError(
+            f"{'/'.join(keys[worst])}: rows {windows[worst, 0]}:{windows[worst, 1]} of "
+            f"{lengths[worst]} snippets; ask for a non-empty range inside the recording."
+        )
+    return windows
 
 
 def _row_range(key: Key, rows: slice | None, num_snippets: int) -> tuple[int, int]:

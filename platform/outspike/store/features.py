@@ -1,10 +1,9 @@
 """Rows of one feature set by recording: catalog rows in memory, bytes read where they lie."""
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Iterator
 from fractions import Fraction
-from threading import Lock
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,155 +11,208 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from outspike.errors import CorruptionError, StoreError
+from outspike.errors import StoreError
+from outspike.store import gather
+from outspike.store.cache import ShardCache
 from outspike.store.catalog import Key, distinct
-from outspike.store.files import RangeFiles
 from outspike.store.fingerprint import FeatureSetSpec
-from outspike.store.layout import segment_url
-from outspike.store.reader import SegmentReader
+from outspike.store.shards import OpenSegments, Rows
 
-_MAX_SEGMENTS = 512
+Numbers = NDArray[np.int64]
 
 
 class FeatureReader:
     """Rows of one feature set at one version: catalog in memory, one ranged read per extent.
 
-    ``extents`` are catalog rows of whole attempts in order (:attr:`FeatureStore.extents`). Usable
-    from several threads; pickles without its open files.
+    Recordings have numbers, 0 to ``len(reader)``, in the order of their keys, by which any number
+    of them is read in one call. Usable from several threads; pickles without its open files.
+
+    Args:
+        store_url: the store.
+        spec: the feature set.
+        extents: catalog rows of whole attempts in order (:attr:`FeatureStore.extents`).
+        cache: for shards of a store on S3; None reads ranges from there each time.
     """
 
-    def __init__(self, store_url: str, spec: FeatureSetSpec, extents: pa.Table) -> None:
+    def __init__(
+        self,
+        store_url: str,
+        spec: FeatureSetSpec,
+        extents: pa.Table,
+        cache: ShardCache | None = None,
+    ) -> None:
         self.spec = spec
         self._url = store_url
-        rows = extents.filter(pc.equal(extents["fingerprint"], spec.fingerprint))
-        segments, self._segment_of = distinct(rows["segment"])
-        self._segments: list[str] = segments.to_pylist()
-        self._numbers = {
-            column: rows[column].to_numpy()
+        rows = extents.filter(pc.equal(extents["fingerprint"], spec.fingerprint)).combine_chunks()
+        segments, segment_of = distinct(rows["segment"])
+        row_start, row_stop, snippet, num_snippets, num_frames = (
+            rows[column].to_numpy()
             for column in ("row_start", "row_stop", "snippet_start", "num_snippets", "num_frames")
-        }
-        fps, self._fps_of = distinct(rows["fps"])
+        )
+        self._extents: gather.Table = np.empty(
+            (rows.num_rows, gather.NUM_EXTENT_COLUMNS), dtype=np.int64
+        )
+        self._extents[:, gather.EXTENT_SEGMENT] = segment_of
+        self._extents[:, gather.EXTENT_ROW] = row_start
+        self._extents[:, gather.EXTENT_LENGTH] = row_stop - row_start
+        self._extents[:, gather.EXTENT_SNIPPET] = snippet
+        begins = np.flatnonzero(snippet == 0)  # extents of a recording lie next to each other
+        self._first = np.append(begins, rows.num_rows).astype(np.int64)
+        self._segments = OpenSegments(
+            store_url, spec, segments.to_pylist(), self._first, self._extents, cache
+        )
+        self.lengths: Numbers = num_snippets[begins]
+        """``S`` of every recording."""
+        self.frames: Numbers = num_frames[begins]
+        """Frames of every recording."""
+        fps, fps_of = distinct(rows["fps"])
         self._fps: list[Fraction] = [Fraction(text) for text in fps.to_pylist()]
-        self._first = self._group(rows)
-        self._readers: OrderedDict[str, SegmentReader] = OrderedDict()
-        self._files = RangeFiles()
-        self._lock = Lock()
+        self.fps_codes: Numbers = fps_of[begins]
+        """Which of :meth:`rates` every recording has."""
+        self._names = rows.select(["dataset", "video_id"]).take(pa.array(begins))
 
-    def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
-        del state["_readers"], state["_lock"]
-        return state
+    @cached_property
+    def _keys(self) -> list[Key]:
+        names = (self._names[column].to_pylist() for column in ("dataset", "video_id"))
+        return list(zip(*names, strict=True))
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._readers = OrderedDict()
-        self._lock = Lock()
+    @cached_property
+    def _numbers(self) -> dict[Key, int]:
+        return {key: number for number, key in enumerate(self._keys)}
 
     def keys(self) -> list[Key]:
         """``(dataset, video_id)`` of every recording with features, in order."""
-        return list(self._first)
+        return list(self._keys)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
 
     def __iter__(self) -> Iterator[Key]:
-        return iter(self._first)
+        return iter(self._keys)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._first
+        return key in self._numbers
+
+    def number(self, key: Key) -> int:
+        """Number of a recording.
+
+        Raises:
+            StoreError: it has no features here.
+        """
+        found = self._numbers.get(key)
+        if found is None:
+            raise StoreError(
+                f"{self._url}: {self.spec.address} has no features of {'/'.join(key)}."
+            )
+        return found
+
+    def rates(self) -> list[Fraction]:
+        """The different numbers of frames a second; see :attr:`fps_codes`."""
+        return self._fps
 
     def num_snippets(self, key: Key) -> int:
         """``S`` of a recording, from the catalog alone."""
-        return int(self._numbers["num_snippets"][self._span(key)[0]])
+        return int(self.lengths[self.number(key)])
 
     def num_frames(self, key: Key) -> int:
         """Frames of a recording, from the catalog alone."""
-        return int(self._numbers["num_frames"][self._span(key)[0]])
+        return int(self.frames[self.number(key)])
 
     def fps(self, key: Key) -> Fraction:
         """Frames a second of a recording, from the catalog alone."""
-        return self._fps[int(self._fps_of[self._span(key)[0]])]
+        return self._fps[int(self.fps_codes[self.number(key)])]
 
     def ranges(self, key: Key) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Frame range ``start [S], stop [S]`` of every snippet."""
-        parts = [
-            (reader.start[first:last], reader.stop[first:last])
-            for reader, first, last in self._extents(key, 0, self.num_snippets(key))
-        ]
-        start, stop = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return start, stop
+        number = self.number(key)
+        windows = np.array([[0, self.lengths[number]]])
+        start, stop = self.read_ranges(np.array([number]), windows)
+        return start[0], stop[0]
 
-    def rows(self, key: Key, start: int, stop: int) -> NDArray[Any]:
-        """Features of snippets ``[start, stop)`` as they are stored, ``[s, K, D]``; a copy."""
-        out = np.empty((stop - start, self.spec.num_crops, self.spec.width), dtype=self.spec.dtype)
-        offset = 0
-        for reader, first, last in self._extents(key, start, stop):
-            out[offset : offset + last - first] = self._read(reader, first, last)
-            offset += last - first
-        return out
+    def read(
+        self, numbers: Numbers, windows: gather.Table, out: NDArray[Any] | None = None
+    ) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
+        """Rows of some recordings as one batch, zero padded at the end to the longest window.
+
+        Args:
+            numbers: ``[B]`` recordings, any of them any number of times.
+            windows: ``[B, 2]`` half-open ranges of their snippets, inside the recording.
+            out: memory for the features, of the shape and type that is returned.
+
+        Returns:
+            Features ``[B, K, S, D]`` in the stored type, and frame ranges ``start [B, S]``,
+            ``stop [B, S]``, (0, 0) at padding.
+
+        Raises:
+            CorruptionError: stored bytes are missing or do not match their checksum.
+            UrlError: the storage does not answer.
+        """
+        spec = self.spec
+        longest = _longest(windows)
+        shape = (len(numbers), spec.num_crops, longest, spec.width)
+        if out is None:
+            out = np.empty(shape, dtype=spec.dtype)
+        elif out.shape != shape or out.dtype != spec.dtype or not out.flags.c_contiguous:
+            raise ValueError(f"out is {out.shape} {out.dtype}; this batch is {shape} {spec.dtype}.")
+        start, stop = np.empty((2, len(numbers), longest), dtype=np.int64)
+        segments = self._segments
+        segments.enter()
+        try:
+            spans = segments.spans(numbers, windows)
+            segments.copy(spans, out)
+            segments.clear_padding(windows, out)
+            segments.frame_ranges(spans, windows, start, stop)
+        finally:
+            segments.leave()
+        return out, start, stop
+
+    def read_one(self, number: int, low: int, high: int, *, copy: bool = True) -> Rows:
+        """Snippets ``[low, high)`` of one recording: ``[K, s, D]``, ``start [s]``, ``stop [s]``.
+
+        Without ``copy`` the features are a read-only view of the mapped shard, where they lie in
+        one; elsewhere they are a copy all the same. Errors are those of :meth:`read`.
+        """
+        rows = self._segments.read_one(number, low, high, copy=copy)
+        if rows is not None:
+            return rows
+        numbers, windows = np.array([number]), np.array([[low, high]])
+        if not copy:
+            self.read_ranges(numbers, windows)  # opens what is closed
+            rows = self._segments.read_one(number, low, high, copy=False)
+            if rows is not None:
+                return rows
+        found, start, stop = self.read(numbers, windows)
+        return found[0], start[0], stop[0]
+
+    def read_ranges(
+        self, numbers: Numbers, windows: gather.Table
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The frame ranges that :meth:`read` gives, without the features."""
+        start, stop = np.empty((2, len(numbers), _longest(windows)), dtype=np.int64)
+        self._segments.enter()
+        try:
+            spans = self._segments.spans(numbers, windows)
+            self._segments.frame_ranges(spans, windows, start, stop)
+        finally:
+            self._segments.leave()
+        return start, stop
 
     def digest(self, key: Key) -> str:
         """One line that changes with any snippet, frame range or byte of a recording."""
         spec, total = self.spec, self.num_snippets(key)
         start, stop = self.ranges(key)
         summary = hashlib.sha256(start.astype("<i8").tobytes() + stop.astype("<i8").tobytes())
-        for reader, first, last in self._extents(key, 0, total):
-            rows = self._read(reader, first, last)
+        number = self.number(key)
+        for extent in self._extents[self._first[number] : self._first[number + 1]].tolist():
+            reader = self._segments.reader(extent[gather.EXTENT_SEGMENT])
+            row = extent[gather.EXTENT_ROW]
+            rows = reader.read(row, row + extent[gather.EXTENT_LENGTH])
+            self._segments.check_shape(reader, rows.shape[1:], rows.dtype)
             summary.update(np.ascontiguousarray(rows).view(np.uint8).data)
         facts = (spec.address, spec.fingerprint, spec.num_crops, spec.width, spec.dtype, *key)
         counts = (total, self.num_frames(key), self.fps(key))
         return "\t".join(repr(str(value)) for value in (*facts, *counts, summary.hexdigest()))
 
-    def _read(self, reader: SegmentReader, first: int, last: int) -> NDArray[Any]:
-        rows = reader.read(first, last)
-        if (
-            rows.shape[1:] != (self.spec.num_crops, self.spec.width)
-            or rows.dtype != self.spec.dtype
-        ):
-            raise CorruptionError(
-                f"{reader.url}: rows of {rows.shape[1:]} {rows.dtype}; {self.spec.address} has "
-                f"({self.spec.num_crops}, {self.spec.width}) {self.spec.dtype}."
-            )
-        return rows
 
-    def _extents(self, key: Key, start: int, stop: int) -> Iterator[tuple[SegmentReader, int, int]]:
-        """Segment and row range of every extent that snippets ``[start, stop)`` touch."""
-        first, last = self._span(key)
-        for number in range(first, last):
-            snippet = int(self._numbers["snippet_start"][number])
-            row = int(self._numbers["row_start"][number])
-            length = int(self._numbers["row_stop"][number]) - row
-            low, high = max(start - snippet, 0), min(stop - snippet, length)
-            if low < high:
-                yield (
-                    self._segment(self._segments[int(self._segment_of[number])]),
-                    row + low,
-                    row + high,
-                )
-
-    def _segment(self, name: str) -> SegmentReader:
-        with self._lock:
-            reader = self._readers.get(name)
-        if reader is None:
-            reader = SegmentReader(segment_url(self._url, self.spec.address, name), self._files)
-        with self._lock:
-            self._readers[name] = reader
-            self._readers.move_to_end(name)
-            while len(self._readers) > _MAX_SEGMENTS:
-                self._readers.popitem(last=False)
-        return reader
-
-    def _span(self, key: Key) -> tuple[int, int]:
-        try:
-            return self._first[key]
-        except KeyError:
-            raise StoreError(
-                f"{self._url}: {self.spec.address} has no features of {'/'.join(key)}."
-            ) from None
-
-    @staticmethod
-    def _group(rows: pa.Table) -> dict[Key, tuple[int, int]]:
-        """Range of extents of every recording; those of one lie next to each other."""
-        first = np.flatnonzero(rows["snippet_start"].to_numpy() == 0)
-        stop = np.append(first[1:], rows.num_rows)
-        names = rows.select(["dataset", "video_id"]).take(pa.array(first))
-        keys = zip(names["dataset"].to_pylist(), names["video_id"].to_pylist(), strict=True)
-        spans = zip(first.tolist(), stop.tolist(), strict=True)
-        return dict(zip(keys, spans, strict=True))
+def _longest(windows: gather.Table) -> int:
+    return max((windows[:, 1] - windows[:, 0]).tolist(), default=0)

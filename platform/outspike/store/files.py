@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from pathlib import Path
 from threading import Lock
 from typing import Any, cast
 
@@ -64,16 +65,20 @@ class RangeFiles:
         with self._lock:
             found = self._maps.get(url)
             if found is None:
-                found = self._maps[url] = _open_map(url)
+                found = self._maps[url] = open_map(urls.local_path(url))
             self._maps.move_to_end(url)
             while len(self._maps) > _MAX_MAPS:
                 self._maps.popitem(last=False)
             return found
 
 
-def _open_map(url: str) -> NDArray[np.uint8]:
-    path = urls.local_path(url)
-    with urls.plain_errors(url):
+def open_map(path: Path) -> NDArray[np.uint8]:
+    """A local file as memory, read-only.
+
+    Raises:
+        MissingUrlError: no such file.
+    """
+    with urls.plain_errors(str(path)):
         if path.stat().st_size == 0:  # cannot be mapped
             return np.zeros(0, dtype=np.uint8)
         mapped: np.memmap[Any, np.dtype[np.uint8]] = np.memmap(path, dtype=np.uint8, mode="r")

@@ -41,6 +41,11 @@ def segment_url(store_url: str, address: str, segment: str) -> str:
     return urls.join(store_url, FEATURES, address, segment)
 
 
+def shard_url(segment: str, shard: int) -> str:
+    """Shard file of the ``features`` array of a segment's address."""
+    return urls.join(segment, "features", f"c/{shard}/0/0")
+
+
 def new_id() -> str:
     """A unique id that sorts by the time it was made (UTC, microseconds)."""
     return f"{time.time_ns() // 1000:014x}-{secrets.token_hex(6)}"
@@ -144,10 +149,6 @@ class ShardLayout:
     def num_shards(self) -> int:
         """Shard files of the whole array."""
         return -(-self.rows // self.shard_rows)
-
-    def shard_key(self, shard: int) -> str:
-        """Name of a shard file below the array."""
-        return f"c/{shard}/0/0"
 
     def rows_in_shard(self, shard: int) -> int:
         """Rows held by one shard."""

@@ -11,7 +11,7 @@ from outspike import urls
 from outspike.errors import CorruptionError, MissingUrlError, UrlError
 from outspike.store.arrays import ATTRIBUTES, padded, read_with_zarr
 from outspike.store.files import RangeFiles
-from outspike.store.layout import CHUNK_ROWS, FORMAT, ShardLayout, crc32c
+from outspike.store.layout import CHUNK_ROWS, FORMAT, ShardLayout, crc32c, shard_url
 
 _SMALL = (("crc", "<u4"), ("start", "<i8"), ("stop", "<i8"))
 
@@ -76,7 +76,7 @@ class SegmentReader:
             start = layout.data_bytes(shard)
             # one byte more than the index: a file that is too long shows as well
             stop = layout.shard_bytes(shard) + 1
-            url = self._shard_url(layout, shard)
+            url = self.shard_url(shard)
             try:
                 index = self._files.read_range(url, start, stop)
             except MissingUrlError as error:
@@ -85,6 +85,10 @@ class SegmentReader:
                 index = np.zeros(0, dtype=np.uint8)
             self._direct_shards[shard] = layout.is_sequential(shard, index.tobytes())
         return self._direct_shards[shard]
+
+    def shard_url(self, shard: int) -> str:
+        """Address of a shard file of the format's layout."""
+        return shard_url(self.url, shard)
 
     def damage(self, row_start: int, row_stop: int) -> Iterator[tuple[int, int, str]]:
         """Row ranges that cannot be read back intact, by whole chunks, with the first message."""
@@ -120,17 +124,14 @@ class SegmentReader:
             chunks = self._through_zarr(first, last)
         for number, chunk in enumerate(chunks, start=first // CHUNK_ROWS):
             if crc32c(chunk) != self.crc[number]:
-                raise CorruptionError(
-                    f"{self.url}: rows [{number * CHUNK_ROWS}, {(number + 1) * CHUNK_ROWS}) do not "
-                    "match their crc32c; run `outspike store fsck` for the recordings to redo."
-                )
+                raise CorruptionError(damaged_rows(self.url, number))
         return chunks.reshape(-1, *chunks.shape[2:])[: last - first]
 
     def _direct(self, layout: ShardLayout, first: int, last: int) -> NDArray[Any]:
         shard, offset = layout.row_offset(first)
         num_chunks = -(-(last - first) // CHUNK_ROWS)
         wanted = num_chunks * layout.chunk_bytes
-        data = self._files.read_range(self._shard_url(layout, shard), offset, offset + wanted)
+        data = self._files.read_range(self.shard_url(shard), offset, offset + wanted)
         if len(data) != wanted:
             raise CorruptionError(
                 f"{self.url}: shard {shard} gave {len(data)} of {wanted} bytes at {offset}."
@@ -145,9 +146,6 @@ class SegmentReader:
                 f"{self.url}: features {rows.shape} for rows [{first}, {last}) of {self.rows}."
             )
         return np.stack([padded(rows[i : i + CHUNK_ROWS]) for i in range(0, len(rows), CHUNK_ROWS)])
-
-    def _shard_url(self, layout: ShardLayout, shard: int) -> str:
-        return urls.join(self.url, "features", layout.shard_key(shard))
 
     def _read_metadata(self) -> list[bytes]:
         names = ["zarr.json", "features/zarr.json", *(f"{name}/c/0" for name, _ in _SMALL)]
@@ -184,3 +182,11 @@ class SegmentReader:
                 f"group; expected ({expected},)."
             )
         return values
+
+
+def damaged_rows(url: str, chunk: int) -> str:
+    """What to say of a chunk that fails its check."""
+    return (
+        f"{url}: rows [{chunk * CHUNK_ROWS}, {(chunk + 1) * CHUNK_ROWS}) do not match their "
+        "crc32c; run `outspike store fsck` for the recordings to redo."
+    )

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
@@ -23,11 +23,14 @@ from outspike.store.catalog import (
     remove_attempts,
 )
 from outspike.store.delta import change, create_table, open_table, read_table, table_exists
-from outspike.store.features import FeatureReader
 from outspike.store.fingerprint import FeatureSetSpec
 from outspike.store.layout import CATALOG, PINS, RECORDINGS
 from outspike.store.recordings import RECORDINGS_SCHEMA
 from outspike.store.segments import SegmentWriter
+
+if TYPE_CHECKING:
+    from outspike.store.cache import ShardCache
+    from outspike.store.features import FeatureReader
 
 logger = logging.getLogger(__name__)
 
@@ -192,9 +195,14 @@ class FeatureStore:
             "these addresses."
         )
 
-    def features(self, name: str) -> FeatureReader:
-        """Rows of one feature set (see :meth:`resolve`) at this version."""
-        return FeatureReader(self.url, self.resolve(name), self.extents)
+    def features(self, name: str, *, cache: "ShardCache | None" = None) -> "FeatureReader":
+        """Rows of one feature set (see :meth:`resolve`) at this version.
+
+        ``cache`` keeps the shards of a store on S3 on a local disk.
+        """
+        from outspike.store.features import FeatureReader  # compiled; writers do without it
+
+        return FeatureReader(self.url, self.resolve(name), self.extents, cache)
 
     def segment_writer(
         self, spec: FeatureSetSpec, *, max_bytes: int = 64_000_000, max_seconds: float = 30.0
