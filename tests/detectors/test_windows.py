@@ -92,3 +92,53 @@ def test_the_published_rule_needs_a_label():
             label=None,
             rng=np.random.RandomState(0),
         )
+
+
+@given(rows=ROWS, length=LENGTHS, seed=SEEDS)
+def test_a_crop_is_a_run_that_holds_an_anomalous_row_if_there_is_one(rows, length, seed):
+    """Neighbouring rows, as many as asked for or all there are."""
+    rng = np.random.RandomState(seed)
+    anomalous = rng.random_sample(rows) < 0.1
+    config = WindowConfig(rule="crop", length=length)
+    index = row_index(config, rows, label=1, rng=rng, anomalous_S=anomalous)
+    assert len(index) == min(rows, length)
+    assert (np.diff(index) == 1).all()
+    assert anomalous[index].any() == anomalous.any()
+
+
+def test_every_start_of_a_crop_is_drawn_the_last_one_included():
+    """Unknown bags and normal ones start anywhere, evenly."""
+    config = WindowConfig(rule="crop", length=3)
+    rng = np.random.RandomState(0)
+    starts = [row_index(config, 6, label=0, rng=rng)[0] for _ in range(2000)]
+    counts = np.bincount(starts)
+    assert len(counts) == 4
+    assert counts.min() > 400
+
+
+def test_frame_labels_decide_which_rows_of_a_crop_are_anomalous():
+    """A row is anomalous when any of its frames is."""
+    start = np.arange(0, 40, 4)
+    window = Window(features={"f": np.ones((1, 10, 2))}, start=start, stop=start + 16)
+    labels = np.zeros(60, dtype=np.uint8)
+    labels[51] = 1
+    config = WindowConfig(rule="crop", length=2)
+    for seed in range(20):
+        rng = np.random.RandomState(seed)
+        found = cut(window, config, label=1, rng=rng, frame_labels=labels)
+        assert found.stop.tolist() == [48, 52]
+
+
+@given(rows=ROWS, length=LENGTHS, seed=SEEDS)
+def test_segments_number_what_is_asked_for_and_cover_every_row(rows, length, seed):
+    """Of a short bag some repeat a row; of a long one they tile it."""
+    features = np.random.default_rng(seed).normal(size=(2, rows, 3))
+    start = np.arange(rows) * 16
+    window = Window(features={"f": features}, start=start, stop=start + 16)
+    config = WindowConfig(rule="mean_segments", length=length)
+    found = cut(window, config, label=0, rng=np.random.RandomState(0))
+    assert found.features["f"].shape == (2, length, 3)
+    assert found.features["f"].dtype == np.float32
+    assert found.start[0] == 0
+    assert found.stop[-1] == rows * 16
+    assert (found.stop[:-1] >= found.start[1:]).all()

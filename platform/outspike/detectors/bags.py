@@ -96,7 +96,7 @@ class Scores:
     """Probability of being anomalous, ``[B, S]``, 0 at padding."""
     frames: Tensor | None = None
     """``[B, S, F]``: the same of each frame of each snippet, from its first frame on, where a
-    detector tells frames apart; what lies past the snippet's end means nothing."""
+    detector tells frames apart; 0 at padding, without meaning past a snippet's end."""
     extras: dict[str, Tensor] = field(default_factory=dict)
     """Whatever else a detector's loss or report needs, by name."""
 

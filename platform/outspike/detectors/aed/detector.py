@@ -86,8 +86,9 @@ class Aed(Detector):
         logits, scores = self._windows(rows_NSD, windows)
         by_crop = _highest(scores, windows, rows_NSD.shape[:2])
         frames = by_crop.view(bags.num_bags, num_crops, *by_crop.shape[1:]).mean(dim=1)
+        frames = frames * bags.mask[..., None]
         return Scores(
-            snippet=_mean_over_frames(frames, bags) * bags.mask,
+            snippet=_mean_over_frames(frames, bags),
             frames=frames,
             extras={
                 "class_logits": logits,
