@@ -1,5 +1,7 @@
 """Simulated events follow the light, whatever the chunks."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from outspike.errors import ConfigError
 from outspike.events.simulate import (
+    IefThresholdCounter,
     LogEventSimulator,
     grey,
     ief_event_images,
@@ -95,3 +98,47 @@ def test_images_are_scaled_by_their_buffer_and_static_ones_are_zero() -> None:
     np.testing.assert_allclose(images[:, 0].ravel(), [0, 0.2, 0.4, 1])
     assert not ief_event_images(np.zeros_like(counts), tail=True).any()
     assert np.isnan(ief_event_images(np.zeros_like(counts), tail=True, static="nan")).all()
+
+
+@st.composite
+def videos(draw: st.DrawFn) -> np.ndarray:
+    """Frames whose luma often moves by about the threshold."""
+    shape = (draw(st.integers(0, 40)), draw(st.integers(1, 4)), draw(st.integers(1, 9)), 3)
+    rng = np.random.default_rng(draw(st.integers(0, 1000)))
+    steps = rng.integers(-14, 15, shape).cumsum(axis=0)
+    return np.clip(128 + steps, 0, 255).astype(np.uint8)
+
+
+@given(frames=videos(), threshold=st.sampled_from([0.0, 1.0, 10.0, 10.5, 25.0]))
+def test_snippet_counts_are_those_of_the_published_arithmetic(
+    frames: np.ndarray, threshold: float
+) -> None:
+    """Luma, difference and comparison in float32, to the last bit."""
+    snippets = frames[None]
+    moved = np.abs(np.diff(grey(snippets), axis=1)) > np.float32(threshold)
+    expected = moved.sum(axis=1, dtype=np.float32)
+    np.testing.assert_array_equal(ief_threshold_counts(snippets, threshold), expected)
+
+
+@given(frames=videos(), num=st.integers(1, 9), cuts=st.lists(st.integers(0, 40), max_size=5))
+def test_streamed_snippet_counts_equal_those_of_the_whole(
+    frames: np.ndarray, num: int, cuts: list[int]
+) -> None:
+    """Whatever the pieces; the short snippet at the end is there for who asks for it."""
+    counter = IefThresholdCounter(num)
+    edges = [0, *sorted(min(cut, len(frames)) for cut in cuts), len(frames)]
+    found = [counter.push(frames[a:b]) for a, b in pairwise(edges)]
+    whole = len(frames) // num
+    expected = ief_threshold_counts(frames[: whole * num].reshape(whole, num, *frames.shape[1:]))
+    np.testing.assert_array_equal(np.concatenate(found), expected)
+    assert counter.num_pending == len(frames) - whole * num
+    if counter.num_pending:
+        rest = ief_threshold_counts(frames[None, whole * num :])[0]
+        np.testing.assert_array_equal(counter.take_pending(), rest)
+    with pytest.raises(ConfigError, match="No frame is pending"):
+        counter.take_pending()
+
+
+def test_a_snippet_has_frames() -> None:
+    with pytest.raises(ConfigError, match="num_frames=0"):
+        IefThresholdCounter(0)
