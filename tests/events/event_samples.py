@@ -116,8 +116,8 @@ def aedat2(events: Events, *, chip: str = "eu.seebetter.ini.chips.davis.Davis346
         else:
             address = y << 22 | x << 12 | p << 11
             if index % 7 == 0:  # a sample of a frame between the events
-                parts.append(struct.pack(">II", 1 << 31 | 12345, t))
-        parts.append(struct.pack(">II", address, t))
+                parts.append(struct.pack(">II", 1 << 31 | 12345, t & 0xFFFFFFFF))
+        parts.append(struct.pack(">II", address, t & 0xFFFFFFFF))
     return b"".join(parts)
 
 

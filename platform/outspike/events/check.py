@@ -1,5 +1,6 @@
 """What holds of the events of every format: they lie on the sensor and time does not run back."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numba
@@ -46,33 +47,33 @@ class Checker:
             return events
         verdict = np.empty(len(events), dtype=np.uint8)
         _judge(events.t, events.x, events.y, width, height, self._latest_us, verdict)
-        for kind, report in (
-            ("outside_sensor", self._outside),
-            ("time_backwards", self._backwards),
-        ):
-            found = np.flatnonzero(verdict == _VERDICTS[kind])
+        for value, (kind, report) in _VERDICTS.items():
+            found = np.flatnonzero(verdict == value)
             if len(found):
-                message = report(piece, int(found[0]))
+                message = report(self, piece, int(found[0]))
                 self.source.fault(kind, message, reason=kind, count=len(found))
         keep = verdict == 0
         if keep.all():
             return events
         return Events(events.t[keep], events.x[keep], events.y[keep], events.p[keep])
 
-    def _outside(self, piece: Piece, index: int) -> str:
+    def outside(self, piece: Piece, index: int) -> str:
+        """What is wrong with event ``index``."""
         events, (width, height) = piece.events, self.size
         return (
             f"an event at pixel ({events.x[index]}, {events.y[index]}), {piece.place(index)}, lies "
             f"outside the {self.size_origin} size {width}x{height}; give the true size."
         )
 
-    def _backwards(self, piece: Piece, index: int) -> str:
+    def backwards(self, piece: Piece, index: int) -> str:
+        """What is wrong with event ``index``."""
         return (
             f"the event at {piece.events.t[index]} us, {piece.place(index)}, does not fit the "
             f"times around it; expected times that step back by at most {MAX_JITTER_US} us."
         )
 
-    def _impossible(self, piece: Piece, index: int) -> str:
+    def impossible(self, piece: Piece, index: int) -> str:
+        """What is wrong with event ``index``."""
         return (
             f"the event at {piece.events.t[index]} us, {piece.place(index)}; expected less than "
             f"{MAX_ABS_US} us."
@@ -80,10 +81,10 @@ class Checker:
 
 
 _OUTSIDE, _BACKWARDS, _IMPOSSIBLE = 1, 2, 3
-_VERDICTS = {
-    "outside_sensor": _OUTSIDE,
-    "time_backwards": _BACKWARDS,
-    "impossible_times": _IMPOSSIBLE,
+_VERDICTS: dict[int, tuple[str, Callable[[Checker, Piece, int], str]]] = {
+    _OUTSIDE: ("outside_sensor", Checker.outside),
+    _BACKWARDS: ("time_backwards", Checker.backwards),
+    _IMPOSSIBLE: ("impossible_times", Checker.impossible),
 }
 
 

@@ -8,6 +8,7 @@ import importlib
 import math
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -62,8 +63,7 @@ class Hdf5:
             MediaError: a damaged file, arrays of another layout, or a filter that is absent.
         """
         h5py = optional("h5py", "An HDF5 event file")
-        with suppress(ImportError):  # makes Blosc and others known where it is installed
-            importlib.import_module("hdf5plugin")
+        _register_plugins()
         try:
             file = h5py.File(source.file, "r")
             source.closing.callback(file.close)
@@ -72,6 +72,13 @@ class Hdf5:
             raise
         except _ERRORS as error:
             source.fail(f"a damaged HDF5 file ({_first_line(error)}).")
+
+
+@cache
+def _register_plugins() -> None:
+    """Blosc and others become known to h5py where this package is installed."""
+    with suppress(ImportError):
+        importlib.import_module("hdf5plugin")
 
 
 def _stream(source: Source, h5py: ModuleType, file: Any) -> EventStream:

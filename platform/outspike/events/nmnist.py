@@ -20,6 +20,9 @@ _OVERFLOW_US = 1 << 13
 _TIME_MASK = 0x7FFFFF
 _SIDE = 34
 
+#: Share of records that must look right: a damaged recording is still one.
+_SURE = 0.9
+
 #: With fewer records than this a coincidence is likely, so every sign must be right.
 _FEW = 16
 
@@ -28,14 +31,16 @@ class Nmnist:
     """Both data sets; they differ in the size of the sensor's part only."""
 
     def sniff(self, head: bytes, num_bytes: int) -> bool:
-        """Whether read as records the times keep running, and it is no text."""
+        """Whether read as records the times keep running; no text, and no filling of zeros."""
         records = np.frombuffer(head, dtype=RECORD, count=len(head) // RECORD.itemsize)
         if not len(records) or _is_text(head):
+            return False
+        if float((records[1:] == records[:-1]).sum()) > (1 - _SURE) * len(records):
             return False
         steps = np.diff(_times(records)[records["y"] != _OVERFLOW_ROW])
         if len(records) < _FEW:
             return num_bytes % RECORD.itemsize == 0 and bool((steps >= 0).all())
-        return float((steps >= 0).mean()) > 0.9 if len(steps) else False
+        return float((steps >= 0).mean()) > _SURE if len(steps) else False
 
     def open(self, source: Source) -> RecordStream:
         """Nothing comes before the events."""
