@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from outspike import app
+from outspike import app, cli_import
 from outspike.errors import ConfigError
 
 Arguments = Sequence[str] | None
@@ -101,6 +101,7 @@ def tune(arguments: Arguments = None, prog: str = "jobs/tune.py") -> int:
             "examples:\n"
             f"  {prog} --num-trials 8\n"
             f"  {prog} --space optim.lr=log:1e-4:1e-1 detector.dropout=uniform:0:0.8\n"
+            f"  {prog} ssls-ablation --resume\n"
             "The same command goes on after an interruption."
         ),
         arguments=arguments,
@@ -112,7 +113,11 @@ def tune(arguments: Arguments = None, prog: str = "jobs/tune.py") -> int:
         return app.DONE
     result = run.search(config)
     print(result.table())
-    return app.FAILED if result.best is None else app.DONE
+    if result.best is None:
+        return app.FAILED
+    if config.confirm_seeds:
+        print(run.confirm(config, result.best).table())
+    return app.DONE
 
 
 def crossfit(arguments: Arguments = None, prog: str = "jobs/crossfit.py") -> int:
@@ -210,6 +215,46 @@ def promote(
     )
     print(promotion.table())
     return app.DONE if promotion.passed else app.REFUSED
+
+
+def lineage(
+    model: str = "",
+    recording: str = "",
+    out: str = "",
+    tracking_uri: str = "sqlite:///mlflow.db",
+) -> int:
+    """Say what a registered model was made from, or which models saw a recording.
+
+    The chain goes from the model over its run and the pinned versions to segments and source
+    files with their etags.
+
+    examples: outspike lineage --model ped2 --out ped2.csv;
+    outspike lineage --recording ucsd_ped2/Test001
+
+    Args:
+        model: models:/NAME/VERSION, models:/NAME@champion, or NAME for its newest version.
+        recording: DATASET/VIDEO_ID; lists the registered models trained, chosen or judged on it.
+        out: file for a table of every segment and source file of the model.
+        tracking_uri: MLflow server or database.
+    """
+    from outspike.train import lineage as chain
+
+    if bool(model) == bool(recording):
+        raise ConfigError("Name either --model or --recording.")
+    if model:
+        found = chain.lineage(tracking_uri, model)
+        print(found.table())
+        if out:
+            chain.write_sources(found, out)
+            print(f"{len(found.sources)} rows in {out}")
+        return app.DONE
+    saw, untold = chain.models_that_saw(tracking_uri, recording)
+    for version, part in saw:
+        print(f"{version.address}  {part}")
+    for version, why in untold:
+        print(f"{version.address}  cannot tell: {why}")
+    print(f"{len(saw)} registered versions saw {recording}, {len(untold)} cannot tell")
+    return app.FAILED if untold else app.DONE
 
 
 def predict(arguments: Arguments = None, prog: str = "jobs/predict.py") -> int:
@@ -378,21 +423,28 @@ _JOBS: dict[str, Callable[[Arguments, str], int]] = {
 _TOOLS: dict[str, Callable[..., int]] = {
     "demo": demo,
     "promote": promote,
+    "lineage": lineage,
     "store": store,
+    "store import": cli_import.store_import,
+    "store export": cli_import.store_export,
     "datasets": datasets,
+    "datasets import-labels": cli_import.import_labels,
+    "import-checkpoint": cli_import.import_checkpoint,
     "video probe": video_probe,
     "events info": events_info,
 }
 _ORDER = (
-    *("demo", "datasets", "extract", "train", "tune", "crossfit", "evaluate", "promote", "predict"),
-    *("store", "video probe", "events info"),
+    *("demo", "datasets", "extract", "train", "tune", "crossfit", "evaluate", "promote", "lineage"),
+    "predict",
+    *("store", "store import", "store export", "datasets import-labels", "import-checkpoint"),
+    *("video probe", "events info"),
 )
 
 
 def main() -> None:
     """Entry point of the console script."""
     given = sys.argv[1:]
-    for words in (1, 2):
+    for words in (2, 1):
         name, rest = " ".join(given[:words]), given[words:]
         prog = f"outspike {name}"
         if name in _JOBS:
@@ -405,7 +457,7 @@ def main() -> None:
 def _usage(given: Sequence[str]) -> None:
     commands: dict[str, Callable[..., int]] = {**_TOOLS, **_JOBS}
     lines = ["usage: outspike COMMAND [OPTIONS]", ""]
-    lines += [f"  {n:<12} {(commands[n].__doc__ or '').splitlines()[0]}" for n in _ORDER]
+    lines += [f"  {n:<22} {(commands[n].__doc__ or '').splitlines()[0]}" for n in _ORDER]
     lines += ["", "outspike COMMAND --help tells each one's options, with examples."]
     asked = not given or given[0] in ("-h", "--help")
     if not asked:

@@ -309,7 +309,8 @@ class GvVadConfig:
     topk_divisor: int = 10
     """The ``max(1, snippets // topk_divisor)`` snippets of largest magnitude stand for a bag."""
     prompt_bank: str | None = None
-    """File of embedded anomaly phrases that the prompt losses compare captions with."""
+    """File of embedded anomaly phrases, which every worker sees: training compares captions with
+    them, scoring does not need it."""
     normal_weight: float = 1.0
     anomalous_weight: float = 1.0
     """Weight of a bag of that label in the classification term."""
@@ -486,9 +487,12 @@ class TuneConfig:
     """What every trial starts from."""
     space: tuple[str, ...] = ("optim.lr=log:1e-4:1e-1",)
     """``FIELD=log:LOW:HIGH``, ``uniform:LOW:HIGH``, ``int:LOW:HIGH`` or ``choice:A,B,C``, with the
-    dotted name of a training setting."""
+    dotted name of a training setting; ``FIELD,FIELD=cases:A,B|C,D`` varies settings together. With
+    ``seed`` among them, results are gathered over the seeds."""
     num_trials: int = 16
-    sampler: Literal["tpe", "random"] = "tpe"
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    """``grid`` goes through every combination of ``choice`` and ``cases``, whatever
+    ``num_trials`` says."""
     early_stop: bool = True
     """Stop trials that are behind at an evaluation (ASHA)."""
     grace_steps: int = 50
@@ -498,6 +502,8 @@ class TuneConfig:
     num_cpus: int | None = None
     """CPUs of a local Ray; ignored on a cluster."""
     seed: int = 0
+    confirm_seeds: int = 0
+    """Train the best configuration again with this many seeds, and report their mean."""
     resume: bool = False
     """Go on with the search of that name under the settings it was started with."""
     dry_run: bool = False

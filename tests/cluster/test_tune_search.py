@@ -34,7 +34,7 @@ from outspike.registry.tracking import connect, find_runs
 from outspike.store.fingerprint import FeatureSetSpec
 from outspike.store.store import FeatureStore
 from outspike.timebase import SnippetGrid
-from outspike.tune.run import describe, search
+from outspike.tune.run import confirm, describe, search
 from outspike.urls import SourceStat
 
 pytestmark = pytest.mark.cluster
@@ -271,3 +271,33 @@ def test_a_search_goes_on_after_a_kill(
     for run in trials:
         steps = [m.step for m in client.get_metric_history(run.info.run_id, "held_out/video_auc")]
         assert len(steps) == len(set(steps)), "an evaluation was done twice"
+
+
+@pytest.mark.slow
+def test_a_grid_is_gone_through_whole_and_its_best_is_confirmed_with_fresh_seeds(
+    config: TuneConfig,
+) -> None:
+    """Every case with every seed, each once; then the best one with seeds no trial has had."""
+    config = replace(
+        config,
+        space=("optim.optimiser,optim.lr=cases:adam,0.01|sgd,0.1", "seed=choice:0,1"),
+        sampler="grid",
+        early_stop=False,
+        confirm_seeds=2,
+    )
+    result = search(config)
+    drawn = {
+        (t.values["optim.optimiser"], t.values["optim.lr"], t.values["seed"]) for t in result.trials
+    }
+    assert drawn == {(*case, seed) for case in (("adam", 0.01), ("sgd", 0.1)) for seed in (0, 1)}
+    assert [len(group.metrics) for group in result.over_seeds()] == [2, 2]
+    assert result.best is not None
+    confirmed = confirm(config, result.best)
+    assert {t.values["seed"] for t in confirmed.trials} == {
+        result.best.seed + 1,
+        result.best.seed + 2,
+    }
+    [group] = confirmed.over_seeds()
+    assert len(group.metrics) == 2
+    page = Path(config.train.storage) / config.name / "search.html"
+    assert "data-best" in page.read_text()

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from outspike.config import SelectionConfig, TrainConfig, TuneConfig, to_json
 from outspike.errors import ConfigError
 from outspike.recipes import TUNE_RECIPES
-from outspike.tune.space import override, parse_space
+from outspike.tune.result import Trial, TuneResult
+from outspike.tune.space import grid_of, marginals, override, parse_space, settings_of
 
 
 @settings(deadline=None, max_examples=30)
@@ -106,3 +107,67 @@ def test_a_search_needs_something_held_out() -> None:
     for split in ("last", "test"):
         with pytest.raises(ConfigError, match="held-out"):
             TuneConfig(train=TrainConfig(selection=SelectionConfig(split=split)))
+
+
+def test_settings_varied_together_keep_together() -> None:
+    """A case gives each field its value; the trial's settings are single fields of their type."""
+    base = TrainConfig()
+    [(name, cases)] = parse_space(
+        ["ssls.policy,ssls.scale,ssls.schedule=cases:fixed,2,none|schedule,0.5,linear_cosine"], base
+    ).items()
+    assert settings_of({name: cases.categories[1]}) == {
+        "ssls.policy": "schedule",
+        "ssls.scale": 0.5,
+        "ssls.schedule": "linear_cosine",
+    }
+    changed = override(base, {name: cases.categories[1], "seed": 3})
+    assert (changed.ssls.policy, changed.ssls.scale, changed.seed) == ("schedule", 0.5, 3)
+    assert marginals({name: cases})["ssls.scale"].categories == [2, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("ssls.policy,ssls.scale=choice:fixed,1", "fields varied together take cases"),
+        ("ssls.policy,ssls.scale=cases:fixed", "every case gives ssls.policy,ssls.scale a value"),
+        ("ssls.policy,ssls.nothing=cases:fixed,1", "'nothing' is not among mode"),
+        ("ssls.scale,ssls.scale=cases:1,2", "varied twice"),
+        ("ssls.policy,ssls.scale=cases:sometimes,1", "cannot be"),
+    ],
+)
+def test_cases_that_make_no_sense_are_refused(text: str, says: str) -> None:
+    """Before any trial starts, in one line."""
+    with pytest.raises(ConfigError, match=says):
+        parse_space([text], TrainConfig())
+
+
+def test_a_grid_goes_through_every_combination() -> None:
+    """Its size is the product of the choices, and a range is refused."""
+    base = TrainConfig()
+    assert grid_of(parse_space(["window.length=choice:8,16,32", "seed=choice:0,1"], base))[1] == 6
+    with pytest.raises(ConfigError, match=r"optim\.lr has a range"):
+        grid_of(parse_space(["optim.lr=log:1e-4:1e-1"], base))
+
+
+def test_trials_are_gathered_over_their_seeds() -> None:
+    """Mean and Student's interval of each configuration; a failed seed is counted, not averaged."""
+    trials = tuple(
+        Trial(
+            trial_id=f"t{number}",
+            number=number,
+            values={"optim.lr": lr, "seed": seed},
+            metric=metric,
+            step=1,
+            seconds=1.0,
+        )
+        for number, (lr, seed, metric) in enumerate(
+            [(0.1, 0, 0.8), (0.1, 1, 0.9), (0.2, 0, 0.5), (0.2, 1, None), (0.1, 2, 1.0)]
+        )
+    )
+    result = TuneResult(name="s", metric="auc", run_id="r", trials=trials, best=None)
+    first, second = result.over_seeds()
+    assert first.values == {"optim.lr": 0.1}
+    assert first.mean == pytest.approx(0.9)
+    assert first.interval == pytest.approx((0.9 - 0.24841, 0.9 + 0.24841), abs=1e-4)
+    assert (second.metrics, second.num_failed, second.interval) == ((0.5,), 1, None)
+    assert "0.9000 [0.6516, 1.1484] over 3 seeds  optim.lr=0.1" in result.table()

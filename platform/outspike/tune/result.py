@@ -2,10 +2,14 @@
 
 import csv
 import json
+import math
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
+
+from scipy.stats import t
 
 from outspike.config import TrainConfig, from_json, to_json
 from outspike.registry.tracking import RunLogger
@@ -26,6 +30,30 @@ class Trial:
     """Steps taken; fewer than asked for where it was stopped early."""
     seconds: float
     error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seeds:
+    """Trials that differ in nothing but the seed."""
+
+    values: dict[str, Any]
+    """Settings by dotted name, without the seed."""
+    metrics: tuple[float, ...]
+    num_failed: int
+
+    @property
+    def mean(self) -> float:
+        """Mean over the seeds; NaN where all failed."""
+        return fmean(self.metrics) if self.metrics else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval of the mean (Student's t); None below two seeds."""
+        if len(self.metrics) < 2:
+            return None
+        half = float(t.ppf(0.975, len(self.metrics) - 1)) * stdev(self.metrics)
+        half /= math.sqrt(len(self.metrics))
+        return self.mean - half, self.mean + half
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +83,31 @@ class TuneResult:
         }
         return cls(**(document | restored))
 
+    def over_seeds(self) -> list[Seeds]:
+        """Trials gathered over their seeds, best mean first; empty where no seed was varied."""
+        groups: dict[str, list[Trial]] = {}
+        for trial in self.trials:
+            if "seed" in trial.values:
+                rest = {name: v for name, v in trial.values.items() if name != "seed"}
+                groups.setdefault(json.dumps(rest, sort_keys=True), []).append(trial)
+        found = [
+            Seeds(
+                values=json.loads(key),
+                metrics=tuple(x.metric for x in trials if x.metric is not None),
+                num_failed=sum(x.metric is None for x in trials),
+            )
+            for key, trials in groups.items()
+        ]
+        return sorted(found, key=lambda group: (not group.metrics, -group.mean))
+
     def table(self, rows: int = 10) -> str:
         """The lines that end the job."""
         seconds = sum(trial.seconds for trial in self.trials)
+        gathered = self.over_seeds()
         lines = [f"{len(self.trials)} trials, {seconds:.0f} s of work; best {self.metric} first:"]
+        if gathered:
+            lines += [_seeds_line(group) for group in gathered]
+            lines.append("single trials:")
         for trial in self.trials[:rows]:
             values = ", ".join(f"{name}={short(value)}" for name, value in trial.values.items())
             score = f"{trial.metric:.4f}" if trial.metric is not None else "  none"
@@ -100,6 +149,15 @@ def _write_table(path: Path, result: TuneResult) -> None:
             rows.writerow(
                 [trial.trial_id, trial.number, *ended, *(trial.values.get(name) for name in names)]
             )
+
+
+def _seeds_line(group: Seeds) -> str:
+    values = ", ".join(f"{name}={short(value)}" for name, value in group.values.items())
+    between = (
+        "no interval" if group.interval is None else "[{:.4f}, {:.4f}]".format(*group.interval)
+    )
+    failed = f", {group.num_failed} failed" if group.num_failed else ""
+    return f"  {group.mean:.4f} {between} over {len(group.metrics)} seeds{failed}  {values}"
 
 
 def short(value: Any) -> str:

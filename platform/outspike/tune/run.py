@@ -21,7 +21,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from outspike import urls
 from outspike.cluster import ray_session, ray_storage
-from outspike.config import StoreConfig, TuneConfig, config_hash, from_json, to_json
+from outspike.config import StoreConfig, TrainConfig, TuneConfig, config_hash, from_json, to_json
 from outspike.errors import ConfigError, MissingUrlError
 from outspike.registry.tracking import (
     RunLogger,
@@ -35,7 +35,7 @@ from outspike.store.store import FeatureStore
 from outspike.train.plan import make_plan
 from outspike.tune.report import render_search
 from outspike.tune.result import Trial, TuneResult, log_result
-from outspike.tune.space import override, parse_space
+from outspike.tune.space import grid_of, marginals, override, parse_space, settings_of
 from outspike.tune.trial import SEARCH_TAG, STEP, TRIAL_TAG, trial
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ _SEARCH, _RESULT, _PAGE = "search.json", "result.json", "search.html"
 #: Seconds between Tune's notes of its state, which is what a killed search can go on from.
 _NOTE_EVERY_S = "2"
 #: May differ when a search goes on: where and how fast, not what is searched.
-_PLACE_FIELDS = ("num_cpus", "resume", "dry_run")
+_PLACE_FIELDS = ("num_cpus", "resume", "dry_run", "confirm_seeds")
 
 
 def search(config: TuneConfig) -> TuneResult:
@@ -62,17 +62,18 @@ def search(config: TuneConfig) -> TuneResult:
         logger.info("search=%s is finished; give another --name to search again", config.name)
         return TuneResult.from_document(finished)
     space = parse_space(config.space, config.train)
+    num_trials = grid_of(space)[1] if config.sampler == "grid" else config.num_trials
     make_plan(config.train)
     if not is_stored:
         _write(config, _SEARCH, to_json(config))
     parent = _parent_run(config)
     try:
         with ray_session(config.num_cpus):
-            grid = _tuner(config, space, parent).fit()
-        if len(grid) < config.num_trials or grid.num_terminated + grid.num_errors < len(grid):
+            grid = _tuner(config, space, num_trials, parent).fit()
+        if len(grid) < num_trials or grid.num_terminated + grid.num_errors < len(grid):
             raise KeyboardInterrupt  # Tune takes ctrl-C itself, and returns what it has
         result = _result(config, grid, parent)
-        page = render_search(result, OptunaSearch.convert_search_space(space))
+        page = render_search(result, OptunaSearch.convert_search_space(marginals(space)))
         log_result(parent, result, page)
         urls.write_bytes(urls.join(_folder(config), _PAGE), page.encode())
         _write(config, _RESULT, result.to_document())
@@ -84,13 +85,36 @@ def search(config: TuneConfig) -> TuneResult:
     return result
 
 
+def confirm(config: TuneConfig, best: TrainConfig) -> TuneResult:
+    """Train the best configuration of a search with several seeds, as a search of its own.
+
+    The best of many trials was also lucky; the mean over fresh seeds is what to expect of it.
+
+    Raises:
+        OutspikeError, KeyboardInterrupt: as :func:`search`.
+    """
+    seeds = ",".join(str(best.seed + 1 + i) for i in range(config.confirm_seeds))
+    return search(
+        dataclasses.replace(
+            config,
+            name=f"{config.name}-seeds",
+            train=best,
+            space=(f"seed=choice:{seeds}",),
+            sampler="grid",
+            early_stop=False,
+            resume=False,
+        )
+    )
+
+
 def describe(config: TuneConfig) -> list[tuple[str, object]]:
     """What :func:`search` would do, without doing it; raises as it would."""
     config, is_stored = _settled(config)
     space = parse_space(config.space, config.train)
+    num_trials = grid_of(space)[1] if config.sampler == "grid" else config.num_trials
     rows: list[tuple[str, object]] = [
         ("search", f"{config.name}, {'goes on' if is_stored else 'new'}, in {_folder(config)}"),
-        ("trials", f"{config.num_trials}, {config.max_concurrent} at a time, {config.sampler}"),
+        ("trials", f"{num_trials}, {config.max_concurrent} at a time, {config.sampler}"),
         ("chosen by", f"{config.train.selection.metric} on {config.train.selection.split}"),
         *zip(space, (text.partition("=")[2] for text in config.space), strict=True),
     ]
@@ -195,7 +219,9 @@ def _set_defaults() -> None:
     warnings.filterwarnings("ignore", "The reported value is ignored", module="optuna")
 
 
-def _tuner(config: TuneConfig, space: dict[str, Any], parent: RunLogger) -> tune.Tuner:
+def _tuner(
+    config: TuneConfig, space: dict[str, Any], num_trials: int, parent: RunLogger
+) -> tune.Tuner:
     _set_defaults()
     trainable = tune.with_resources(
         tune.with_parameters(trial, base=config.train, name=config.name, parent=parent),
@@ -214,15 +240,18 @@ def _tuner(config: TuneConfig, space: dict[str, Any], parent: RunLogger) -> tune
         )
     return tune.Tuner(
         trainable,
-        param_space=space,
+        param_space=grid_of(space)[0] if config.sampler == "grid" else space,
         tune_config=tune.TuneConfig(
-            num_samples=config.num_trials,
+            num_samples=1 if config.sampler == "grid" else config.num_trials,
             max_concurrent_trials=config.max_concurrent,
             search_alg=_sampler(config),
             scheduler=_scheduler(config),
         ),
         run_config=tune.RunConfig(
-            name=config.name, verbose=0, callbacks=[_Progress(config, parent)], **storage
+            name=config.name,
+            verbose=0,
+            callbacks=[_Progress(config, num_trials, parent)],
+            **storage,
         ),
     )
 
@@ -249,8 +278,9 @@ def _scheduler(config: TuneConfig) -> ASHAScheduler | None:
 class _Progress(tune.Callback):
     """A line for every trial that ends, and the end of its run where it was stopped."""
 
-    def __init__(self, config: TuneConfig, parent: RunLogger) -> None:
+    def __init__(self, config: TuneConfig, num_trials: int, parent: RunLogger) -> None:
         self._config = config
+        self._num_trials = num_trials
         self._parent = parent
 
     def on_trial_complete(
@@ -274,7 +304,7 @@ class _Progress(tune.Callback):
             trial.trial_id,
             word,
             sum(t.status in ("TERMINATED", "ERROR") for t in trials),
-            self._config.num_trials,
+            self._num_trials,
             found.get(STEP),
             found.get("best"),
             max(bests, default=None),
@@ -299,7 +329,7 @@ def _trial(number: int, found: tune.Result) -> Trial:
     return Trial(
         trial_id=str(metrics.get("trial_id", found.path.rsplit("/", 1)[-1])),
         number=number,
-        values=dict(found.config or {}),
+        values=settings_of(found.config or {}),
         metric=metrics.get("best"),
         step=int(metrics.get(STEP, 0)),
         seconds=float(metrics.get("time_total_s", 0.0)),
