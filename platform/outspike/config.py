@@ -184,6 +184,11 @@ class MsfConfig:
     """``snippet``: every chosen score counts once, so long bags weigh more; ``bag``: the mean over
     a bag's chosen scores counts once."""
     smooth_weight: float = 80.0
+    window: int | None = None
+    """Snippets scored together; longer bags are scored in windows that overlap by half. None scores
+    any bag whole. Training sees whole bags."""
+    members: int = 1
+    """Detectors trained side by side from initial weights of their own; scores are averaged."""
     input_norm: Literal["none", "standardise"] = "none"
     """``standardise`` fits mean and deviation of every feature on the training bags."""
     input_clip: float | None = None
@@ -213,6 +218,8 @@ class IefVadConfig:
     kl_weight: float = 1.0
     window: int = 256
     """Snippets attended to at once; longer bags are scored in windows that overlap by half."""
+    members: int = 1
+    """Detectors trained side by side from initial weights of their own; scores are averaged."""
     input_norm: Literal["none", "standardise"] = "none"
     """``standardise`` fits mean and deviation of every feature on the training bags."""
     input_clip: float | None = None

@@ -1,5 +1,7 @@
 """What every detector promises; a new one is added to ``CONFIGS`` and has to keep it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -25,6 +27,12 @@ CONFIGS = {
     "aed_t": AedConfig(width=20, window=3, hidden=4, down=8, head=6),
     "motion_floor": MotionFloorConfig(),
 }
+#: Forms of a detector that are built otherwise.
+FORMS = {
+    "msf in windows": MsfConfig(width=16, hidden=4, window=4),
+    "three of msf": MsfConfig(width=16, hidden=4, members=3),
+    "two of ief_vad": replace(CONFIGS["ief_vad"], members=2),
+}
 
 
 def test_every_detector_is_under_contract():
@@ -32,11 +40,11 @@ def test_every_detector_is_under_contract():
     assert set(CONFIGS) == set(DETECTORS)
 
 
-@pytest.fixture(params=sorted(CONFIGS))
+@pytest.fixture(params=sorted(CONFIGS | FORMS))
 def detector(request, batch):
     """Each detector, ready to score."""
     torch.manual_seed(0)
-    made = build(CONFIGS[request.param])
+    made = build((CONFIGS | FORMS)[request.param])
     if not made.trainable:
         made.fit([batch([9, 7, 5], made.feature_sets, labels=[0, 1, 0])])
     return made

@@ -3,6 +3,7 @@
 from outspike.config import DetectorConfig
 from outspike.detectors.aed.detector import Aed
 from outspike.detectors.base import Detector
+from outspike.detectors.ensemble import Ensemble, Joinable
 from outspike.detectors.gv_vad.detector import GvVad
 from outspike.detectors.ief_vad.detector import IefVad
 from outspike.detectors.motion_floor import MotionFloor
@@ -46,6 +47,12 @@ def build(config: DetectorConfig, *, isolate_stats: bool = False) -> Detector:
             "default form."
         )
     kind: type = DETECTORS[config.kind]
-    detector: Detector = kind(config)
-    detector.isolate_stats = isolate_stats
+    detector: Detector
+    if isinstance(config, Joinable) and config.members != 1:
+        detector = Ensemble(config, kind)
+    else:
+        detector = kind(config)
+    for module in detector.modules():
+        if isinstance(module, Detector):
+            module.isolate_stats = isolate_stats
     return detector

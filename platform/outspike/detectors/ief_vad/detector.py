@@ -22,6 +22,7 @@ from outspike.detectors.draws import subkeys
 from outspike.detectors.ief_vad.fusion import Fused, UncertaintyFusion
 from outspike.detectors.ief_vad.losses import classification_term, disagreement, divergence
 from outspike.detectors.inputs import Standardise, fit_standardise
+from outspike.detectors.overlap import Overlap
 from outspike.errors import BagError, ConfigError
 
 MODALITIES = ("image", "event")
@@ -176,34 +177,9 @@ class IefVad(Detector):
 
     def _overlapping_windows(self, image: Tensor, event: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Windows that overlap by half, blended with weights that fall towards their ends."""
-        num_bags, num_rows, _ = image.shape
-        window = self.config.window
-        half = window // 2
-        num_windows = max(0, -(-(num_rows - window) // half)) + 1
-        padding = (num_windows - 1) * half + window - num_rows
-        starts = torch.arange(num_windows, device=mask.device) * half
-        lengths = mask.sum(dim=1)
-        # A window is needed if it is the first or reaches rows that the one before it did not.
-        needed = (starts == 0) | (starts + window - half < lengths[:, None])
-        bag, number = needed.nonzero(as_tuple=True)
-        rows = starts[number][:, None] + torch.arange(window, device=mask.device)
-        inside = F.pad(mask, (0, padding))[bag[:, None], rows]
-        cut = [F.pad(x, (0, 0, 0, padding))[bag[:, None], rows] for x in (image, event)]
-        columns = self._in_batches(cut[0], cut[1], inside)
-        position = torch.arange(window, device=mask.device, dtype=image.dtype)
-        weight = torch.minimum(position + 1, window - position) * inside
-        flat = (bag[:, None] * (num_rows + padding) + rows).flatten()
-
-        def blend(values: Tensor) -> Tensor:
-            size = num_bags * (num_rows + padding)
-            total = torch.zeros(size, dtype=image.dtype, device=image.device)
-            return total.index_add_(0, flat, values.flatten()).view(num_bags, -1)[:, :num_rows]
-
-        weights = blend(weight)
-        return {
-            name: torch.where(mask, blend(values * weight) / weights.clamp_min(1.0), 0.0)
-            for name, values in columns.items()
-        }
+        overlap = Overlap.of(mask, self.config.window)
+        columns = self._in_batches(overlap.cut(image), overlap.cut(event), overlap.inside)
+        return {name: overlap.blend(values) for name, values in columns.items()}
 
     def _in_batches(self, image: Tensor, event: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         """Logits and mean weights of many windows, a few at a time, ``[W, T]`` each."""

@@ -23,6 +23,7 @@ from outspike.detectors.inputs import Standardise, fit_standardise
 from outspike.detectors.msf.graph import SpikingGraph
 from outspike.detectors.msf.tim import TemporalInteraction, TimState
 from outspike.detectors.neurons import Neuron, lif
+from outspike.detectors.overlap import Overlap
 from outspike.detectors.topk import topk_rows
 from outspike.errors import ConfigError
 
@@ -117,7 +118,9 @@ class Msf(Detector):
     By default a bag's scores depend on nothing but its own snippets: padding is masked everywhere,
     membranes start at rest, and TIM does not look at other bags. ``compat="msf_2025"`` is the
     published arithmetic, in which padding takes part and TIM mixes neighbours in the batch.
-    Crops are scored like bags of their own and their probabilities averaged.
+    Crops are scored like bags of their own and their probabilities averaged. With ``window``, bags
+    longer than that are scored in windows: what was trained on short clips has learnt from short
+    contexts only. A stream (:meth:`score`) is never cut.
     """
 
     config: MsfConfig
@@ -148,13 +151,20 @@ class Msf(Detector):
         rows = self.inputs(bags)[self.config.feature_set]
         num_crops = rows.shape[1]
         mask = bags.mask.repeat_interleave(num_crops, dim=0)
-        drops = self.training and self.config.dropout > 0
-        probability, _ = self.score(
-            rows.flatten(0, 1).to(self.classifier.weight.dtype),
-            mask=mask,
-            stats=self.stats_mask(bags).repeat_interleave(num_crops, dim=0),
-            keys=subkeys(require_draws(bags), num_crops) if drops else None,
-        )
+        rows_BTF = rows.flatten(0, 1).to(self.classifier.weight.dtype)
+        window = self.config.window
+        if window is not None and not self.training and rows_BTF.shape[1] > window:
+            overlap = Overlap.of(mask, window)
+            probability, _ = self.score(overlap.cut(rows_BTF), mask=overlap.inside)
+            probability = overlap.blend(probability)
+        else:
+            drops = self.training and self.config.dropout > 0
+            probability, _ = self.score(
+                rows_BTF,
+                mask=mask,
+                stats=self.stats_mask(bags).repeat_interleave(num_crops, dim=0),
+                keys=subkeys(require_draws(bags), num_crops) if drops else None,
+            )
         mean = probability.view(bags.num_bags, num_crops, -1).mean(dim=1)
         return Scores(snippet=mean * bags.mask, extras={"unmasked": mean})
 
@@ -257,13 +267,16 @@ def _check(config: MsfConfig) -> None:
             f"msf: dropout={config.dropout}, tau={config.tau}, mil_divisor={config.mil_divisor}: "
             "need 0 <= dropout < 1, tau > 1, mil_divisor >= 1."
         )
+    if config.window is not None and config.window < 2:
+        raise ConfigError(f"msf: window={config.window}: at least 2 snippets, or None for all.")
     if config.compat is not None and (
-        config.input_norm != "none"
+        config.window is not None
+        or config.input_norm != "none"
         or config.mil_unit != "snippet"
         or config.width != 4 * config.hidden
     ):
         raise ConfigError(
-            f"msf: compat={config.compat!r} has no input scaling, no projection and counts "
-            "snippets; set input_norm='none', mil_unit='snippet' and "
+            f"msf: compat={config.compat!r} has no input scaling, no projection, no window and "
+            "counts snippets; set input_norm='none', window=None, mil_unit='snippet' and "
             f"hidden={config.width // 4} for width={config.width}."
         )
