@@ -156,15 +156,16 @@ def _count_moves(
     before, now = np.empty(width, np.float32), np.empty(width, np.float32)
     for row in range(height):
         for frame in range(num_frames):
-            pixels = frames[frame, row]
+            colours = frames[frame, row].reshape(-1)
             for col in range(width):
                 now[col] = (
-                    np.float32(pixels[col, 0]) * red + np.float32(pixels[col, 1]) * green
-                ) + np.float32(pixels[col, 2]) * blue
+                    np.float32(colours[3 * col]) * red + np.float32(colours[3 * col + 1]) * green
+                ) + np.float32(colours[3 * col + 2]) * blue
             if frame > 0:
                 for col in range(width):
-                    moved = abs(now[col] - before[col]) > threshold
-                    counts[row, col] += np.float32(moved)
+                    step = now[col] - before[col]
+                    moved = step > threshold or step < -threshold
+                    counts[row, col] += np.float32(1) if moved else np.float32(0)
             before, now = now, before
 
 
