@@ -1,6 +1,7 @@
 """Byte ranges of S3 objects, many at once, tried again until they come whole."""
 
 import asyncio
+import errno
 import logging
 import random
 from collections.abc import Sequence
@@ -19,6 +20,10 @@ _LONGEST_WAIT_S = 5.0
 _TIMEOUT_S = 60.0
 #: Answers that another try will not change.
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotImplementedError)
+
+
+#: Past the end of any object; a range up to there asks for the whole without asking its size.
+_END = 1 << 46
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,35 @@ def fetch_ranges(
         MissingUrlError: one of the files is not there.
         UrlError: a range did not come whole in any try, or its file ends before.
     """
+    found = _fetch_all(ranges, max_requests, max_tries)
+    for wanted, data in zip(ranges, found, strict=True):
+        if isinstance(data, Exception):
+            with urls.plain_errors(wanted.url):
+                raise data
+    return cast(list[bytes], found)
+
+
+def fetch_files(addresses: Sequence[str]) -> list[bytes]:
+    """Whole small objects, like :func:`fetch_ranges`; their length is for the caller to check.
+
+    Raises:
+        MissingUrlError: one of the files is not there.
+        UrlError: one of them cannot be read.
+    """
+    found = _fetch_all([ByteRange(url, 0, _END) for url in addresses], _MAX_REQUESTS, _MAX_TRIES)
+    for number, (url, data) in enumerate(zip(addresses, found, strict=True)):
+        if isinstance(data, Exception):
+            if _is_past_the_end(data):
+                found[number] = b""  # an empty object has no range to give
+                continue
+            with urls.plain_errors(url):
+                raise data
+    return cast(list[bytes], found)
+
+
+def _fetch_all(
+    ranges: Sequence[ByteRange], max_requests: int, max_tries: int
+) -> list[bytes | Exception]:
     if not ranges:
         return []
     fs = urls.filesystem(ranges[0].url)
@@ -58,12 +92,7 @@ def fetch_ranges(
     # imported here: a store on a local disk needs no event loop
     from fsspec.asyn import sync
 
-    found = sync(fs.loop, everything)
-    for wanted, data in zip(ranges, found, strict=True):
-        if isinstance(data, Exception):
-            with urls.plain_errors(wanted.url):
-                raise data
-    return cast(list[bytes], found)
+    return cast(list[bytes | Exception], sync(fs.loop, everything))
 
 
 async def _fetch(
@@ -93,14 +122,19 @@ async def _fetch(
 async def _once(fs: Any, wanted: ByteRange) -> bytes:
     path = urls.path_in(wanted.url)
     data = cast(bytes, await fs._cat_file(path, start=wanted.start, end=wanted.stop))
-    if len(data) != wanted.stop - wanted.start:
+    if wanted.stop != _END and len(data) != wanted.stop - wanted.start:
         raise _ShortBodyError(f"{len(data)} bytes came")
     return data
 
 
 def _may_pass(error: Exception) -> bool:
     """Whether the same request may succeed later: told by type, as the client raises it."""
-    if isinstance(error, _FINAL):
+    if isinstance(error, _FINAL) or _is_past_the_end(error):
         return False
     modules = {base.__module__.partition(".")[0] for base in type(error).__mro__}
     return isinstance(error, OSError) or bool(modules & {"aiohttp", "botocore", "fsspec"})
+
+
+def _is_past_the_end(error: Exception) -> bool:
+    """Whether a range was refused because the object ends before it."""
+    return isinstance(error, OSError) and error.errno == errno.EINVAL

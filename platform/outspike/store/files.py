@@ -4,12 +4,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from outspike import urls
+from outspike.store.fetch import fetch_files
 
 _MAX_MAPS = 256  # each holds a file descriptor
 
@@ -38,16 +39,7 @@ class RangeFiles:
             return []
         if urls.is_local(addresses[0]):
             return [urls.read_bytes(url) for url in addresses]
-        fs = urls.filesystem(addresses[0])
-        paths = [urls.path_in(url) for url in addresses]
-        with urls.plain_errors(addresses[0]):
-            # `cat` would ask for the head of every object first
-            found = fs.cat_ranges(paths, None, None, on_error="return")
-        for url, data in zip(addresses, found, strict=True):
-            if isinstance(data, Exception):
-                with urls.plain_errors(url):
-                    raise data
-        return cast(list[bytes], found)
+        return fetch_files(addresses)
 
     def read_range(self, url: str, start: int, stop: int) -> NDArray[np.uint8]:
         """Bytes ``[start, stop)``, read-only; fewer where the file ends before.
