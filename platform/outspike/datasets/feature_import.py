@@ -17,7 +17,6 @@ from outspike.store.importing import (
     export_features,
     import_features,
 )
-from outspike.store.npy_layouts import LAYOUTS
 from outspike.store.store import FeatureStore
 
 #: Layouts of two feature sets each: vision, and the text that goes with it.
@@ -36,6 +35,8 @@ class FolderImport:
 
     root: str
     settings: ImportSettings
+    pair: bool = False
+    """The layout comes with a second one: text beside vision, as a feature set of its own."""
     dataset: str = "folder"
     split: str = "official"
 
@@ -50,7 +51,8 @@ def import_folder(store_url: str, wanted: FolderImport) -> tuple[list[tuple[str,
         ConfigError: an unknown layout, data set or split.
         DatasetError: no files of the layout, none of the data set, or lists that contradict them.
     """
-    layouts = PAIRS.get(wanted.settings.layout, (wanted.settings.layout,))
+    pairs = {first: (first, second) for first, second in PAIRS.values()} if wanted.pair else {}
+    layouts = pairs.get(wanted.settings.layout, (wanted.settings.layout,))
     tree = FileTree.scan(wanted.root)
     store = FeatureStore.open_or_create(store_url)
     rows: list[tuple[str, object]] = []
@@ -101,12 +103,6 @@ def export_folder(
         ("folder", folder),
         ("labels", urls.join(folder, _TABLE)),
     ]
-
-
-def layouts_help() -> str:
-    """One line a layout, for ``--help`` and messages."""
-    pairs = [f"{name}: {' and '.join(parts)} together" for name, parts in PAIRS.items()]
-    return "\n".join([*(f"{n}: {layout.summary}" for n, layout in LAYOUTS.items()), *pairs])
 
 
 def _items(

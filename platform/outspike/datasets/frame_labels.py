@@ -23,7 +23,12 @@ def to_intervals(labels: Sequence[int] | NDArray[np.generic]) -> Intervals:
 
 
 def read_mat(url: str) -> Intervals:
-    """Anomalous ranges of a MATLAB label file.
+    """Anomalous ranges of a MATLAB label file; see :func:`read_mat_labels`."""
+    return to_intervals(read_mat_labels(url))
+
+
+def read_mat_labels(url: str) -> NDArray[np.uint8]:
+    """Labels ``[F]`` of a MATLAB label file.
 
     ``gt`` is a 0/1 vector (LAD2000); ``volLabel`` is one pixel mask a frame, and a frame with any
     pixel set is anomalous (Avenue).
@@ -36,8 +41,9 @@ def read_mat(url: str) -> Intervals:
     except (MatReadError, ValueError, NotImplementedError, TypeError) as error:
         raise DatasetError(f"{url}: not a readable MATLAB label file ({error}).") from error
     if "gt" in content:
-        return to_intervals(np.ravel(content["gt"]))
+        return np.asarray(np.ravel(content["gt"]) != 0, dtype=np.uint8)
     if "volLabel" in content:
-        return to_intervals([int(np.any(mask)) for mask in np.ravel(content["volLabel"])])
+        masks = np.ravel(content["volLabel"])
+        return np.array([np.any(mask) for mask in masks], dtype=np.uint8)
     names = ", ".join(name for name in content if not name.startswith("__"))
     raise DatasetError(f"{url}: expected a variable gt or volLabel, found {names or 'none'}.")

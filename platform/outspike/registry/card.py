@@ -42,11 +42,13 @@ def model_card(name: str, bundle: Bundle) -> str:
 def _inputs(bundle: Bundle) -> Iterator[str]:
     yield "## Reads"
     yield ""
-    for encoder, spec in zip(bundle.encoders, bundle.feature_sets, strict=True):
-        grid = encoder.grid
+    grids = {encoder.kind: encoder.grid.document() for encoder in bundle.encoders}
+    for spec in bundle.feature_sets:
+        grid = grids[spec.name] if spec.name in grids else spec.document["grid"]
+        imported = f"; imported: {spec.document['origin']}" if spec.is_imported else ""
         yield (
-            f"- `{spec.address}`: snippets of {grid.snippet_frames} frames every {grid.stride}, "
-            f"{spec.num_crops} crops, {spec.width} wide"
+            f"- `{spec.address}`: snippets of {grid['snippet_frames']} frames every "
+            f"{grid['stride']}, {spec.num_crops} crops, {spec.width} wide{imported}"
         )
 
 

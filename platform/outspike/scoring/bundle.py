@@ -44,7 +44,8 @@ class Bundle:
     weights: Mapping[str, Tensor]
     encoders: tuple[EncoderConfig, ...]
     feature_sets: tuple[FeatureSetSpec, ...]
-    """Identity of the features the detector was trained on, one per encoder."""
+    """Identity of the features the detector was trained on: one per encoder, and imported ones,
+    which no encoder makes. With imported ones only stored features can be scored."""
     protocol: str
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """JSON values: store, catalog version, config hash, commit, metrics, what the writer knows."""
@@ -52,10 +53,11 @@ class Bundle:
     def __post_init__(self) -> None:
         made = [encoder.kind for encoder in self.encoders]
         described = [spec.name for spec in self.feature_sets]
-        if sorted(made) != sorted(described) or len(set(made)) != len(made):
+        came = [spec.name for spec in self.feature_sets if spec.is_imported]
+        if sorted([*made, *came]) != sorted(described) or len(set(described)) != len(described):
             raise ConfigError(
                 f"A bundle describes the features of each of its encoders once; encoders: {made}, "
-                f"features described: {described}."
+                f"features described: {described}, of which imported: {came}."
             )
         grids = {encoder.kind: encoder.grid for encoder in self.encoders}
         if len(set(grids.values())) > 1:
@@ -114,9 +116,15 @@ class Bundle:
         """The encoders, weights loaded, proven to make the features the detector was trained on.
 
         Raises:
-            ConfigError: an encoder made here and now has another fingerprint than the stored one;
-                names the settings that differ.
+            ConfigError: an encoder made here and now has another fingerprint than the stored one
+                (names the settings that differ), or the features were imported.
         """
+        came = [spec.address for spec in self.feature_sets if spec.is_imported]
+        if came:
+            raise ConfigError(
+                f"This model reads imported features ({', '.join(came)}), which nothing here can "
+                "make of a recording; evaluate it on the store they were imported into."
+            )
         stored = {spec.name: spec for spec in self.feature_sets}
         built = tuple(build_encoder(config) for config in self.encoders)
         for encoder in built:

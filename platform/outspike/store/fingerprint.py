@@ -60,6 +60,11 @@ class FeatureSetSpec:
         return hashlib.sha256(canonical_json(self.document).encode()).hexdigest()
 
     @property
+    def is_imported(self) -> bool:
+        """Whether the features came as files, so that no encoder here can make them again."""
+        return bool(self.document.get("encoder") == "imported")
+
+    @property
     def address(self) -> str:
         """Folder of the feature set below ``<store>/features/``."""
         return f"{self.name}-{self.fingerprint[:_ADDRESS_DIGITS]}"

@@ -44,8 +44,9 @@ class TrainingPlan:
 
     @property
     def encoders_match(self) -> bool:
-        """Whether the config's encoders make every feature set, so that raw video can be scored."""
-        return {encoder.kind for encoder in self.config.encoders} >= set(self.feature_sets)
+        """Whether every feature set is made by the config's encoders, or was imported."""
+        wanted = {name for name, spec in self.feature_sets.items() if not spec.is_imported}
+        return {encoder.kind for encoder in self.config.encoders} >= wanted
 
     @property
     def frame_labels_allowed(self) -> bool:
