@@ -41,7 +41,7 @@ def test_times_survive_late_starts_long_gaps_and_wraps(tmp_path: Path, name: str
     assert found.t.tolist() == list(times)
 
 
-@pytest.mark.parametrize("name", ["evt2", "evt3", "npz"])
+@pytest.mark.parametrize("name", ["evt2", "evt3", "dat", "npz"])
 def test_a_recording_without_events_is_a_file_with_a_header(tmp_path: Path, name: str) -> None:
     path = tmp_path / "silent.bin"
     write_events(path, Events.empty(), format=name, size=SIZE, anchor_us=5, duration_us=1_000_000)
@@ -49,6 +49,41 @@ def test_a_recording_without_events_is_a_file_with_a_header(tmp_path: Path, name
     assert (reader.info.width, reader.info.height, reader.info.size_source) == (*SIZE, "header")
     assert (reader.info.anchor_us, reader.info.duration_us) == (5, 1_000_000)
     assert sum(len(chunk) for chunk in reader.chunks()) == 0
+
+
+def test_neighbours_share_vector_words(tmp_path: Path) -> None:
+    """A row of 36 columns is a base and three vectors of twelve, not 36 words."""
+    row = np.arange(36, dtype=np.uint16)
+    events = Events(
+        np.full(36, 7, dtype=np.int64),
+        100 + row,
+        np.full(36, 5, dtype=np.uint16),
+        np.ones(36, dtype=np.uint8),
+    )
+    write_events(tmp_path / "a.raw", events, format="evt3", size=SIZE)
+    data = (tmp_path / "a.raw").read_bytes()
+    words = np.frombuffer(data[data.index(b"% end\n") + 6 :], dtype="<u2")
+    assert [hex(word) for word in words] == [
+        "0x8000",  # high time
+        "0x6007",  # low time
+        "0x5",  # row
+        "0x3864",  # base, ON
+        *["0x4fff"] * 3,
+    ]
+
+
+@pytest.mark.parametrize("times", [(2**32,), (0, 2**31)], ids=["late-start", "silence"])
+def test_times_that_dat_cannot_tell_are_refused(tmp_path: Path, times) -> None:
+    """Its clock starts again after 71.6 minutes; silences of half of that are ambiguous."""
+    with pytest.raises(ConfigError, match="DAT counts times in 32 bits"):
+        write_events(tmp_path / "a.dat", at(*times), format="dat", size=SIZE)
+
+
+def test_polarities_other_than_0_and_1_are_refused(tmp_path: Path) -> None:
+    events = at(1, 2)
+    events.p[1] = 2
+    with pytest.raises(ConfigError, match="polarities reach 2"):
+        write_events(tmp_path / "a.raw", events, format="evt3", size=SIZE)
 
 
 def test_files_carry_on_over_the_writers_own_blocks(tmp_path: Path, monkeypatch) -> None:
