@@ -140,3 +140,23 @@ def test_generated_clips_are_synthetic_training_bags(make_files: MakeFiles) -> N
     assert all(r.synthetic and r.split == "train" for r in manifest.recordings)
     assert manifest.missing == ("gen_400_normal.mp4",)
     assert [r.video_id for r in load("gv_vad", root, "ucfg2").recordings] == ["gen_3"]
+
+
+def test_ped2_full_a_is_weak_a_with_frame_labels(make_files: MakeFiles) -> None:
+    """The same clips in the same parts; only the anomalous training clips differ, by labels."""
+    names = [f"train/{n:02d}.mp4" for n in range(1, 17)]
+    names += [f"test/{n:02d}.mp4" for n in range(1, 13)]
+    root = make_files(names)
+    weak, full = (load("ucsd_ped2", root, split) for split in ("weak-a", "full-a"))
+    parts = [{r.key: r.split for r in manifest.recordings} for manifest in (weak, full)]
+    assert parts[0] == parts[1]
+    known = {r.video_id: r.intervals for r in full.part("train")}
+    assert known["Test006"] == ((0, 159),)
+    differ = {
+        one.video_id
+        for one, other in zip(weak.recordings, full.recordings, strict=True)
+        if one != other
+    }
+    assert differ == {"Test006", "Test009", "Test011", "Test012"}
+    assert all(r.intervals is None for r in weak.part("train") if r.label)
+    assert any("weakly" in warning for warning in full.warnings)

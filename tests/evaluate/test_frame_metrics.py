@@ -1,5 +1,6 @@
 """Frame and video metrics against their definitions and against scikit-learn."""
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import auc as area
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from outspike.errors import AlignmentError
 from outspike.evaluate.evaluate import evaluate
@@ -65,6 +67,23 @@ def test_a_ranking_equals_the_pairwise_definition_under_any_weights(
     labels, scores = np.repeat([1, 0], [len(ones), len(zeros)]), np.concatenate([ones, zeros])
     ap = ranking.average_precision(np.array([weights], dtype=float))[0]
     assert ap == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
+
+
+def test_the_trapezoid_form_of_ap_equals_scikit_learn(
+    make_set: Callable[..., list[VideoScores]],
+) -> None:
+    """Linear interpolation between thresholds, ties included; weights are repeated videos."""
+    videos = make_set(7, seed=5)
+    videos = [dataclasses.replace(v, scores=np.round(v.scores, 1)) for v in videos]
+    labels, scores = pooled(videos)
+    precision, recall, _ = precision_recall_curve(labels, scores)
+    expected = area(recall, precision)
+    assert value(videos, "ap_trapezoid") == pytest.approx(expected, abs=1e-12)
+    weights = np.array([0, 2, 1, 0, 1, 3, 1])
+    repeated = [v for v, count in zip(videos, weights, strict=True) for _ in range(count)]
+    precision, recall, _ = precision_recall_curve(*pooled(repeated))
+    found = statistic("ap_trapezoid", prepared(videos)).compute(weights[None].astype(float))
+    assert found[0] == pytest.approx(area(recall, precision), abs=1e-12)
 
 
 def test_pooled_frame_metrics_equal_scikit_learn(

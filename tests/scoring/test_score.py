@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from outspike.config import EncoderConfig, IefVadConfig, MsfConfig
+from outspike.config import AedConfig, EncoderConfig, IefVadConfig, MsfConfig
 from outspike.detectors.build import build as build_detector
 from outspike.encoders.catalog import build as build_encoder
 from outspike.errors import AlignmentError, BagError
@@ -174,3 +174,28 @@ def test_scores_are_checked():
         replace(good, start=np.array([0]))
     with pytest.raises(AlignmentError, match="not finite"):
         replace(good, scores=np.array([0.5, np.nan], dtype=np.float32))
+
+
+def test_a_detector_of_frames_is_judged_frame_by_frame(recordings, store):
+    """Stored and raw alike: single frames, the mean where snippets overlap, none without score."""
+    torch.manual_seed(3)
+    spec = build_encoder(CONFIGS[0]).spec()
+    config = AedConfig(
+        feature_set=spec.name,
+        width=spec.width,
+        window=2,
+        frames_per_snippet=4,
+        hidden=4,
+        down=8,
+        head=8,
+    )
+    bundle = Bundle.of(build_detector(config), CONFIGS[:1], (spec,), protocol="p", provenance={})
+    reader = BagReader(store, [spec.name])
+    for recording in recordings:
+        bag = reader.read((recording.dataset, recording.video_id))
+        stored = score_bags(bundle.detector, [bag])[0]
+        assert (stored.stop - stored.start == 1).all()
+        assert len(stored.scores) == bag.num_frames
+        raw = score_recording(recording, bundle, isolate=False)
+        assert np.array_equal(raw.scores, stored.scores)
+        assert len(stored.frame_scores()) == bag.num_frames

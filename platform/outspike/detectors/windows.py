@@ -102,7 +102,7 @@ def crop(
     if anomalous_S is not None and anomalous_S.any():
         before = np.concatenate([[0], np.cumsum(anomalous_S)])
         starts = starts[before[starts + length] > before[starts]]
-    return starts[rng.randint(len(starts))] + np.arange(length)
+    return np.arange(length) + int(starts[rng.randint(len(starts))])
 
 
 def _holds(window: Window, frame_labels: NDArray[np.uint8]) -> NDArray[np.bool_]:

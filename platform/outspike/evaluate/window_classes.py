@@ -51,7 +51,8 @@ def row_shares(confusion: Classes) -> NDArray[np.float64]:
     """Each row divided by its sum, ``[C, C]``; NaN where no window has the class."""
     total = confusion.sum(axis=1, keepdims=True)
     blank = np.full(confusion.shape, np.nan)
-    return np.divide(confusion, total, out=blank, where=total > 0)
+    shares: NDArray[np.float64] = np.divide(confusion, total, out=blank, where=total > 0)
+    return shares
 
 
 def _pooled(predicted: Sequence[Classes], truth: Sequence[int]) -> tuple[Classes, Classes]:

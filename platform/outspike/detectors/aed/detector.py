@@ -135,7 +135,8 @@ class Aed(Detector):
 
     def _windows(self, rows_NSD: Tensor, windows: Placing) -> tuple[Tensor, Tensor]:
         """Class logits ``[W, C]`` and frame scores ``[W, L, F]`` of all windows."""
-        share = self.network.prepared(rows_NSD.flatten(0, 1)).unflatten(0, rows_NSD.shape[:2])
+        share = self.network.prepared(rows_NSD.flatten(0, 1))
+        share = share.view(*rows_NSD.shape[:2], *share.shape[1:])
         zero = None
         if self.config.compat is not None and self.training:
             zero = self.network.prepared(torch.zeros_like(rows_NSD[0, :1]))
@@ -149,7 +150,7 @@ class Aed(Detector):
                 read = torch.where(real, read, zero[0])
             found = self.network(read)
             logits.append(found[0])
-            scores.append(found[1].unflatten(1, (self.config.window, -1)))
+            scores.append(found[1].view(len(read), self.config.window, -1))
         return torch.cat(logits), torch.cat(scores)
 
     def _classes(self, bags: Bags) -> Tensor:

@@ -142,7 +142,7 @@ class Saa(Detector):
                     f"{x.shape[1]} of {name!r}."
                 )
             part = x.expand(-1, num_crops, -1, -1).flatten(0, 1)
-            part = part.to(self.classifier.layers[0].weight.dtype)
+            part = part.to(self.temporal.gate.weight.dtype)
             if _module_name(name) in self.standardise:
                 part = masked(self.standardise[_module_name(name)](part).mT, mask).mT
             if name == self.config.audio_set and self.audio is not None:
