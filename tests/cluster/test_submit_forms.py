@@ -211,9 +211,12 @@ def test_a_head_started_in_the_root_takes_the_bare_script(cluster: _Cluster) -> 
 
 @pytest.mark.slow
 def test_a_store_in_the_uploaded_copy_is_warned_of(cluster: _Cluster) -> None:
-    """Results that will vanish with the job are not lost without a word."""
+    """Results that will vanish with the job are not lost without a word.
+
+    Whether the job itself ends well depends on where its actors run: another node does not see
+    the copy, and nodes that share a machine unpack theirs over it.
+    """
     done = cluster.submit(
         "--runtime-env", "infra/runtime_env.yaml", "--", "jobs/extract.py", "--limit", "1"
     )
-    assert done.returncode == 0, done.stdout + done.stderr
     assert "goes away with it" in done.stdout + done.stderr
