@@ -1,5 +1,6 @@
 """The command line answers at once, teaches, and turns what went wrong into an exit code."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from outspike import app, cli
 from outspike.events.columns import Events
@@ -139,7 +141,7 @@ def test_a_video_is_described(run: Callable[..., tuple], tmp_path: Path) -> None
 
 
 def test_an_event_recording_is_described(run: Callable[..., tuple], tmp_path: Path) -> None:
-    """Format, sensor and start; what the file does not tell is said to be so."""
+    """Format, sensor, events and hashes; what nobody tells is said to be so."""
     one = np.array([5])
     events = Events(
         one.astype(np.int64), one.astype(np.uint16), one.astype(np.uint16), np.uint8(one > 0)
@@ -148,9 +150,46 @@ def test_an_event_recording_is_described(run: Callable[..., tuple], tmp_path: Pa
     code, out, _ = run("events", "info", str(tmp_path / "e.raw"), "--json")
     found = json.loads(out)
     assert code == app.DONE
-    assert (found["format"], found["width"], found["anchor_us"]) == ("evt3", 64, 3)
-    assert found["duration_us"] is None
+    assert (found["format"], found["width"], found["anchor_us"]) == ("Prophesee EVT 3.0 raw", 64, 3)
+    assert (found["events"], found["t_first_us"], found["on_events"]) == (1, 5, 1)
+    assert found["sha256_p"] == hashlib.sha256(b"\x01").hexdigest()
     assert "not told" in run("events", "info", str(tmp_path / "e.raw"))[1]
+    smaller = run("events", "info", str(tmp_path / "e.raw"), "--size", "5x48")
+    assert smaller[0] == app.FAILED
+    assert "outside the configured size 5x48" in smaller[2]
+    assert run("events", "info", str(tmp_path / "e.raw"), "--size", "5by48")[0] == app.BAD_USAGE
+
+
+def test_an_event_recording_is_converted_and_shown(
+    run: Callable[..., tuple], tmp_path: Path
+) -> None:
+    """Another format with the same events, a video, and a picture of the whole."""
+    rng = np.random.default_rng(0)
+    num = 3000
+    events = Events(
+        1_700_000_000_000_000 + np.sort(rng.integers(0, 400_000, num)),
+        rng.integers(0, 64, num).astype(np.uint16),
+        rng.integers(0, 48, num).astype(np.uint16),
+        rng.integers(0, 2, num).astype(np.uint8),
+    )
+    source = tmp_path / "e.npz"
+    write_events(source, events, format="npz", size=(64, 48))
+    target = tmp_path / "e.raw"
+    code, _, err = run("events", "convert", str(source), str(target))
+    assert code == app.BAD_USAGE
+    assert "subtract the start" in err
+    code, out, _ = run("events", "convert", str(source), str(target), "--from-zero")
+    assert (code, "3000 events" in out) == (app.DONE, True)
+    found = json.loads(run("events", "info", str(target), "--json")[1])
+    assert (found["events"], found["t_first_us"]) == (num, 0)
+    assert found["sha256_x"] == hashlib.sha256(events.x.tobytes()).hexdigest()
+    code, out, _ = run("events", "render", str(target), str(tmp_path / "e.mp4"))
+    assert (code, "12 frames" in out) == (app.DONE, True)
+    assert run("events", "render", str(target), str(tmp_path / "e.png"))[0] == app.DONE
+    assert Image.open(tmp_path / "e.png").size[0] > 1000
+    for arguments in (["convert", str(source), "e.txt"], ["render", str(source), "e.gif"]):
+        code, _, err = run("events", *arguments)
+        assert (code, "expected" in err) == (app.BAD_USAGE, True)
 
 
 def test_data_sets_are_listed(run: Callable[..., tuple]) -> None:

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from outspike import app, cli_import
+from outspike import app, cli_events, cli_import
 from outspike.errors import ConfigError
 
 Arguments = Sequence[str] | None
@@ -363,20 +363,6 @@ def video_probe(file: File, as_json: Json = False) -> int:
     return _show({**asdict(info), "display_size": info.display_size}, as_json)
 
 
-def events_info(file: File, as_json: Json = False) -> int:
-    """Say what an event recording is: format, sensor size, recorded start and length.
-
-    example: outspike events info door.raw --json
-
-    Args:
-        file: local path or s3:// address.
-        as_json: print JSON instead of a table.
-    """
-    from outspike.events.reader import open_events
-
-    return _show(asdict(open_events(file).info), as_json)
-
-
 def _show(facts: dict[str, object], as_json: bool) -> int:
     if as_json:
         print(json.dumps({key: _plain(value) for key, value in facts.items()}, indent=1))
@@ -431,13 +417,15 @@ _TOOLS: dict[str, Callable[..., int]] = {
     "datasets import-labels": cli_import.import_labels,
     "import-checkpoint": cli_import.import_checkpoint,
     "video probe": video_probe,
-    "events info": events_info,
+    "events info": cli_events.events_info,
+    "events convert": cli_events.events_convert,
+    "events render": cli_events.events_render,
 }
 _ORDER = (
     *("demo", "datasets", "extract", "train", "tune", "crossfit", "evaluate", "promote", "lineage"),
     "predict",
     *("store", "store import", "store export", "datasets import-labels", "import-checkpoint"),
-    *("video probe", "events info"),
+    *("video probe", "events info", "events convert", "events render"),
 )
 
 
