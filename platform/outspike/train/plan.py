@@ -85,8 +85,10 @@ def make_plan(config: TrainConfig, *, splits: Sequence[str] = ("train",)) -> Tra
     Raises:
         StoreError: no such store or version, or a feature set is absent or ambiguous.
         ConfigError: features of another width than the detector reads, or made by other settings
-            than the config's encoders have; a selection that the protocol does not allow.
-        DatasetError: a class without bags, or fewer than a step needs.
+            than the config's encoders have; a selection that the protocol does not allow; a
+            detector that learns from frame labels on a split that withholds them.
+        DatasetError: a class without bags, or fewer than a step needs; a detector that learns from
+            frame labels where the store has none.
     """
     _check_selection(config)
     store = FeatureStore.open(
