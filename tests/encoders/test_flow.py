@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from outspike.encoders.flow import TvL1, _divergence, _forward_gradient
+from outspike.encoders.frames import grey
+from outspike.video.decode import decode
 
 QUICK = TvL1(num_scales=3, num_warps=3, num_iterations=15)
 
@@ -57,3 +59,14 @@ def test_divergence_is_the_negative_adjoint_of_the_gradient(seed):
     dual = torch.randn(2, 2, 7, 9, generator=generator, dtype=torch.float64)
     left = (_forward_gradient(flow).double() * dual).sum()
     torch.testing.assert_close(left, -(flow * _divergence(dual)).sum(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.media
+def test_people_move_and_the_walkway_does_not(media):
+    """Two frames of a real clip: nearly all pixels stay, walkers move by a pixel or so."""
+    frames = next(iter(decode(str(media / "ucsd_ped2" / "test" / "01.mp4")))).frames
+    first, second = (torch.from_numpy(grey(frames[i : i + 1])[0]).float() for i in (10, 11))
+    speed = QUICK(first, second).norm(dim=0)
+    assert speed.median() < 0.1
+    assert 0.005 < (speed > 0.5).float().mean() < 0.2
+    assert speed.max() < 12

@@ -24,7 +24,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"registry"}),
     frozenset({"app", "cluster"}),  # logging, exit codes and Ray sessions: what jobs share
     frozenset({"extract", "train", "tune", "predict"}),
-    frozenset({"cli", "cli_events", "cli_import", "demo"}),
+    frozenset({"cli", "cli_events", "cli_import", "cli_store", "demo"}),
 )
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 
@@ -134,16 +134,21 @@ def test_heavy_libraries_stay_in_their_rooms(
     assert not wrong, "\n".join(wrong)
 
 
+#: The one reader of pickles, which hands out nothing that runs.
+SAFE_PICKLE = PACKAGE / "datasets" / "safe_pickle.py"
+
+
 def test_no_pickle_is_read() -> None:
-    """Checkpoints and labels from elsewhere are never unpickled."""
+    """Checkpoints and labels from elsewhere are never unpickled, but for the reader that refuses
+    every name it does not know.
+    """
     wrong = []
     for path in modules():
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
-            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            if not isinstance(node, ast.Attribute) or not isinstance(node.value, ast.Name):
                 continue
-            owner = node.func.value
-            is_pickle = isinstance(owner, ast.Name) and owner.id == "pickle"
-            if is_pickle and node.func.attr in ("load", "loads"):
+            readers = {"load", "loads"} | ({"Unpickler"} if path != SAFE_PICKLE else set())
+            if node.value.id == "pickle" and node.attr in readers:
                 wrong.append(f"{path.relative_to(PACKAGE)}:{node.lineno}")
     assert not wrong, wrong
