@@ -124,8 +124,8 @@ def make_input(
 ) -> tuple[bytes, tuple[int, int] | None, str, int]:
     """Input ``number`` of a run, from nothing but its name."""
     rng = random.Random(f"{codec} {seed} {number}")
-    sample: Sample = rng.choice(_samples(codec))
-    other = rng.choice(_samples(codec)).data
+    sample: Sample = rng.choice(samples_of(codec))
+    other = rng.choice(samples_of(codec)).data
     size = sample.size if rng.random() < 0.8 else None
     on_error = rng.choice(("raise", "resync", "resync"))
     damage = _mutate_entries if codec == "npz" and rng.random() < 0.6 else mutate
@@ -145,7 +145,7 @@ def _mutate_entries(rng: random.Random, sample: bytes, other: bytes) -> bytes:
 _SAMPLES: dict[str, list[Sample]] = {}
 
 
-def _samples(codec: str) -> list[Sample]:
+def samples_of(codec: str) -> list[Sample]:
     if not _SAMPLES:
         _SAMPLES.update(samples())
     return _SAMPLES[codec]
@@ -153,7 +153,7 @@ def _samples(codec: str) -> list[Sample]:
 
 def run_plain(codec: str, inputs: int, seed: int, keep: Path) -> int:
     """Mutated inputs in child processes; the number of failures."""
-    for sample in _samples(codec):  # compiles before the clock and the limits run
+    for sample in samples_of(codec):  # compiles before the clock and the limits run
         for on_error in ("raise", "resync"):
             check(sample.data, sample.size, on_error, 1 << 20)
     progress = mmap.mmap(-1, 8)
@@ -224,7 +224,7 @@ def run_guided(codec: str, inputs: int, seed: int, keep: Path) -> None:
             _instrument_module(atheris.instrument_func, module)
     corpus = keep / f"corpus_{codec}"
     corpus.mkdir(parents=True, exist_ok=True)
-    for index, sample in enumerate(_samples(codec)):
+    for index, sample in enumerate(samples_of(codec)):
         (corpus / f"sample_{index}").write_bytes(b"\x00" + sample.data)
 
     def one(data: bytes) -> None:
