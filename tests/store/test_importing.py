@@ -209,6 +209,20 @@ def test_a_recording_that_was_extracted_keeps_the_address_of_its_video(store, tm
     assert (kept.url, kept.fps) == ("s3://bucket/v.mp4", Fraction(25))
 
 
+def test_labels_told_now_replace_older_ones_and_silence_keeps_them(store, tmp_path):
+    """A second import under another split moves recordings; what it does not know stays."""
+    files = item(tmp_path, "v", np.ones((2, 1, 2), dtype="f4"))
+    ranges = dataclasses.replace(files.recording, label=1, intervals=((3, 9),), split="test")
+    import_features(store, [dataclasses.replace(files, recording=ranges)], SETTINGS)
+    moved = dataclasses.replace(ranges, split="train", intervals=None)
+    again = import_features(store, [dataclasses.replace(files, recording=moved)], SETTINGS)
+    assert (again.num_new, again.num_skipped) == (0, 1)
+    assert store.recording("ds", "v") == dataclasses.replace(moved, intervals=((3, 9),))
+    unknown = dataclasses.replace(ranges, label=None, intervals=None, split="predict")
+    import_features(store, [dataclasses.replace(files, recording=unknown)], SETTINGS)
+    assert (store.recording("ds", "v").label, store.recording("ds", "v").split) == (1, "train")
+
+
 def test_crops_that_are_left_out_or_twice_are_named():
     """A download that broke off is not ten crops."""
     layout = LAYOUTS["crop-files"]

@@ -9,6 +9,7 @@ whose sum is exactly its own.
 import csv
 import io
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -114,6 +115,28 @@ def cut(
     return _unique(found, where)
 
 
+def joined(labels: Iterable[VideoLabels], classes: Iterable[VideoLabels]) -> list[VideoLabels]:
+    """Frame labels with the class numbers of another file, by video.
+
+    Raises:
+        DatasetError: a video has a class and no frame labels.
+    """
+    by_name: Mapping[str, int | None] = {found.video_id: found.class_id for found in classes}
+    known = list(labels)
+    absent = sorted(set(by_name) - {found.video_id for found in known})
+    if absent:
+        raise DatasetError(f"No frame labels of {some_names(absent)}, which have a class.")
+    return [
+        VideoLabels(
+            video_id=found.video_id,
+            num_frames=found.num_frames,
+            intervals=found.intervals,
+            class_id=by_name.get(found.video_id, found.class_id),
+        )
+        for found in known
+    ]
+
+
 def write_labels(url: str, labels: Iterable[VideoLabels], classes: Sequence[str] = ()) -> int:
     """Write the table ``labels.csv`` that data set ``folder`` reads; returns its number of rows.
 
@@ -209,40 +232,14 @@ def _binary(value: Any, where: str) -> NDArray[Any]:
 
 
 def _unique(found: list[VideoLabels], where: str) -> list[VideoLabels]:
-    names = [labels.video_id for labels in found]
-    twice = sorted({name for name in names if names.count(name) > 1}) if _repeats(names) else []
+    counts = Counter(labels.video_id for labels in found)
+    twice = [name for name, count in counts.items() if count > 1]
     if twice:
         raise DatasetError(f"{where}: {some_names(twice)} named twice.")
     return found
-
-
-def _repeats(names: Sequence[str]) -> bool:
-    return len(set(names)) != len(names)
 
 
 def _whole(text: str, where: str) -> int:
     if not text.isdigit():
         raise DatasetError(f"{where}: num_frames {text!r}; expected a whole number.")
     return int(text)
-
-
-def joined(labels: Iterable[VideoLabels], classes: Iterable[VideoLabels]) -> list[VideoLabels]:
-    """Frame labels with the class numbers of another file, by video.
-
-    Raises:
-        DatasetError: a video has a class and no frame labels.
-    """
-    by_name: Mapping[str, int | None] = {found.video_id: found.class_id for found in classes}
-    known = list(labels)
-    absent = sorted(set(by_name) - {found.video_id for found in known})
-    if absent:
-        raise DatasetError(f"No frame labels of {some_names(absent)}, which have a class.")
-    return [
-        VideoLabels(
-            video_id=found.video_id,
-            num_frames=found.num_frames,
-            intervals=found.intervals,
-            class_id=by_name.get(found.video_id, found.class_id),
-        )
-        for found in known
-    ]

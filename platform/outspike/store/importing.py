@@ -124,9 +124,10 @@ def import_features(
     *,
     num_rows: Mapping[str, int] | None = None,
 ) -> ImportResult:
-    """Copy the features of recordings into a store; what it holds already is skipped.
+    """Copy the features of recordings into a store; what it holds already is not copied again.
 
-    A recording that cannot be taken is refused with the reason and the others go on.
+    A recording that cannot be taken is refused with the reason and the others go on. What is said
+    of recordings (labels, splits) is registered in any case.
 
     Args:
         store: where to; recordings not yet registered are.
@@ -151,9 +152,9 @@ def import_features(
             stat = stat_of(item.files)
             if (recording.dataset, recording.video_id, stat.etag) in there:
                 result.num_skipped += 1
-                continue
-            rows = _mended(layout.read(item.files), recording.key, settings, num_rows, result)
-            _append(writer, item, stat, rows, settings, result)
+            else:
+                rows = _mended(layout.read(item.files), recording.key, settings, num_rows, result)
+                _append(writer, item, stat, rows, settings, result)
         except (DatasetError, BagError, AlignmentError, UrlError) as error:
             writer.abort()
             result.bad[recording.key] = str(error)
@@ -342,7 +343,16 @@ def _commit(store: FeatureStore, writer: SegmentWriter, recordings: Sequence[Rec
 
 
 def _kept(known: Recording | None, imported: Recording) -> Recording:
-    """The recording as imported; one registered before keeps the address of its own file."""
-    if known is None or known.url.endswith(".npy"):
+    """The recording as imported, with what was registered before and is not told now.
+
+    A recording that was extracted keeps the address of its own file.
+    """
+    if known is None:
+        return imported
+    if imported.label is None:
+        imported = replace(imported, label=known.label, split=known.split)
+    if imported.intervals is None and imported.label == known.label:
+        imported = replace(imported, intervals=known.intervals)
+    if known.url.endswith(".npy"):
         return imported
     return replace(imported, url=known.url, fps=known.fps, size=known.size)
