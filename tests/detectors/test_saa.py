@@ -206,3 +206,33 @@ def test_training_tells_bags_apart(bag):
     with torch.no_grad():
         scores = detector.eval()(collate(bags)).snippet
     assert scores[1::2, 5:7].mean() > scores[::2].max()
+
+
+def test_isolated_statistics_leave_no_trace_of_a_synthetic_bag_of_weight_zero(batch):
+    """In training mode its inputs then have no gradient at all; otherwise they do."""
+    for isolate in (True, False):
+        bags = batch([6, 7, 5, 8], WIDTHS, synthetic=[False, False, True, True])
+        rows = bags.features["x"].requires_grad_()
+        torch.manual_seed(0)
+        detector = build(SMALL, isolate_stats=isolate).train()
+        total, _ = Ssls(SslsConfig(scale=0.0), total_steps=1).reduce(
+            detector.loss(bags, detector(bags)), bags, 0
+        )
+        (gradient,) = torch.autograd.grad(total, rows)
+        assert gradient[:2].any()
+        assert bool(gradient[2:].any()) != isolate
+
+
+def test_any_width_is_projected_to_one_the_branches_can_share(batch):
+    """Widths that are no multiple of 8 meet a linear layer first; its bias stays off padding."""
+    for width in (1, 7, 13):
+        config = dataclasses.replace(SMALL, width=width, input_norm="standardise", input_clip=4.0)
+        detector = made(config)
+        bags = batch([3, 9], {"x": width})
+        detector.fit_inputs([bags])
+        with torch.no_grad():
+            together = detector.eval()(bags).snippet[0, :3]
+            alone = detector(bags.take([0])).snippet[0, :3]
+            short = detector(batch([3], {"x": width})).snippet[0]
+        torch.testing.assert_close(together, alone, atol=1e-6, rtol=0)
+        torch.testing.assert_close(together, short, atol=1e-5, rtol=0)
