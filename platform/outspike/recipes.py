@@ -319,6 +319,25 @@ def msf_fights() -> TrainConfig:
     )
 
 
+def ensemble_fights() -> TrainConfig:
+    """Five of the spiking detector on Surveillance Camera Fight, their scores averaged."""
+    return dataclasses.replace(
+        msf_fights(),
+        name="surv_fight-ensemble",
+        detector=dataclasses.replace(MSF_REAL, members=5),
+    )
+
+
+def msf_fights_long() -> TrainConfig:
+    """As fights, scoring long videos in windows of as many snippets as a training clip has."""
+    return dataclasses.replace(
+        msf_fights(),
+        name="surv_fight-long",
+        detector=dataclasses.replace(MSF_REAL, window=6),
+        protocol="surv-fight-long",
+    )
+
+
 def ssls_ped2() -> TrainConfig:
     """As ped2, with four generated clips beside the eight bags of every step."""
     return dataclasses.replace(
@@ -538,6 +557,8 @@ TRAIN_RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "aed-ped2": aed_ped2,
     "floor-ped2": floor_ped2,
     "fights": msf_fights,
+    "fights-ensemble": ensemble_fights,
+    "fights-long": msf_fights_long,
     "iefvad-fights": iefvad_fights,
     "floor-fights": floor_fights,
     "msf-ucf": msf_ucf,
