@@ -172,6 +172,27 @@ def extract_ucf_crime() -> ExtractConfig:
     )
 
 
+def extract_ucf_crime_i3d() -> ExtractConfig:
+    """UCF-Crime with ten crops of I3D on RGB (``--encoders.0.weights``)."""
+    i3d = EncoderConfig(kind="i3d-rgb", crops="ten", device="cuda")
+    return dataclasses.replace(extract_ucf_crime(), encoders=(i3d,))
+
+
+def extract_lad2000() -> ExtractConfig:
+    """LAD2000 with I3D on RGB and flow as published (``--encoders.0.weights`` and flow-weights)."""
+    i3d = EncoderConfig(
+        kind="i3d-combine",
+        grid=SnippetGrid(tail="drop"),
+        crops="whole",
+        scale="raw255",
+        flow="xx",
+        device="cuda",
+    )
+    return ExtractConfig(
+        data=DataConfig(dataset="lad2000", root="lad2000"), encoders=(i3d,), gpus_per_actor=1.0
+    )
+
+
 EXTRACT_RECIPES: dict[str, Callable[[], ExtractConfig]] = {
     "miniature": extract_miniature,
     "folder": extract_folder,
@@ -181,6 +202,8 @@ EXTRACT_RECIPES: dict[str, Callable[[], ExtractConfig]] = {
     "fights": extract_fights,
     "fights-long": extract_fights_long,
     "ucf-crime": extract_ucf_crime,
+    "ucf-crime-i3d": extract_ucf_crime_i3d,
+    "lad2000": extract_lad2000,
 }
 
 

@@ -148,7 +148,7 @@ def test_every_command_of_the_page_runs(
     assert {"store", "datasets", "train", "import-checkpoint", "evaluate"} <= set(ran)
     store = FeatureStore.open("outspike-data/published")
     names = {spec.name for spec in store.feature_sets().values()}
-    assert names == {"spikes", "rgb", "event", "gv", "gv-text", "i3d"}
+    assert names == {"spikingformer", "rgb", "event", "gv", "gv-text", "i3d-combine"}
     bag = BagReader(store, ["gv", "gv-text"]).read(("gv_vad", "gen_2"))
     assert bag.synthetic
     assert (bag.features["gv"].shape, bag.features["gv-text"].shape) == ((10, 9, 12), (1, 9, 8))
