@@ -56,7 +56,9 @@ def _mask_of(kinds: tuple[int, ...]) -> int:
     return sum(1 << kind for kind in kinds)
 
 
-_PLAIN3 = _mask_of((_ADDR_Y, _ADDR_X, _TIME_LOW))
+#: Rows and columns differ in one bit of their type; the others are 0 in both.
+_COLUMN_BIT = 13
+_NEITHER_ROW_NOR_COLUMN = 0xF000 & ~(1 << _COLUMN_BIT)
 _SILENT3, _SILENT2 = _mask_of(Evt3.SILENT), _mask_of(Evt2.SILENT)
 
 
@@ -106,20 +108,28 @@ def decode_evt3(
     polarity = state[POLARITY]
     fault = NO_FAULT
     while position < num_words and num < room:
+        stop = min(num_words, position + (room - num))
+        while position < stop:
+            word = np.int64(words[position])
+            if word & _NEITHER_ROW_NOR_COLUMN:
+                break
+            t[num] = now
+            x[num] = word
+            y[num] = row
+            is_column = (word >> _COLUMN_BIT) & 1
+            num += np.uintp(is_column)
+            row = row if is_column else word & _MASK3
+            position += np.uintp(1)
+        if position == stop:
+            continue
         word = np.int64(words[position])
         kind = word >> 12
         value = word & 0xFFF
-        if (_PLAIN3 >> kind) & 1:
-            t[num] = now
-            x[num] = value
-            y[num] = row
-            num += np.uintp(kind == _ADDR_X)
-            row ^= (row ^ (value & _MASK3)) & -np.int64(kind == _ADDR_Y)
-            ahead = ((high_us | value) - now) & -np.int64(kind == _TIME_LOW)
-            if ahead < -MAX_JITTER_US:
+        if kind == _TIME_LOW:
+            if (high_us | value) + MAX_JITTER_US < now:
                 fault = TIME_BACK
                 break
-            now += ahead & ~(ahead >> 63)
+            now = max(now, high_us | value)
         elif kind in (_VECT_12, _VECT_8):
             bits = _SET_BITS[value if kind == _VECT_12 else value & 0xFF]
             found = np.int64(bits >> np.uint64(4 * MAX_PER_WORD))
@@ -132,14 +142,12 @@ def decode_evt3(
             for rank in range(4):
                 place = num + np.uintp(rank)
                 t[place] = now
-                column = base + np.int64((bits >> np.uint64(4 * rank)) & np.uint64(15))
-                x[place] = column | polarity
+                x[place] = (base + np.int64((bits >> np.uint64(4 * rank)) & np.uint64(15))) | polarity
                 y[place] = row
             for rank in range(4, found):
                 place = num + np.uintp(rank)
                 t[place] = now
-                column = base + np.int64((bits >> np.uint64(4 * rank)) & np.uint64(15))
-                x[place] = column | polarity
+                x[place] = (base + np.int64((bits >> np.uint64(4 * rank)) & np.uint64(15))) | polarity
                 y[place] = row
             num += np.uintp(found)
             base += 12 if kind == _VECT_12 else 8
@@ -354,5 +362,5 @@ def _take_high(state: State, value: int, period: int, low_bits: int) -> bool:
 def _take_polarity(x: Addresses, p: Polarities) -> None:
     """Move the polarity, which EVT 3.0 keeps above the column, into its own column."""
     for i in range(len(x)):
-        p[i] = x[i] >> np.uint16(11)
+        p[i] = (x[i] >> np.uint16(11)) & np.uint16(1)
         x[i] &= np.uint16(_MASK3)
