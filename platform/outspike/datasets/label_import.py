@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
+from outspike import urls
 from outspike.datasets.event_frames import convert
 from outspike.datasets.files import FileTree
 from outspike.datasets.frame_labels import Intervals
@@ -74,8 +75,10 @@ def import_event_frames(source: str, out: str, *, window_us: int | None = None) 
     """Convert one event-frame file, or all below a folder, into event recordings.
 
     Raises:
-        ConfigError, DatasetError: see :func:`outspike.datasets.event_frames.convert`.
+        ConfigError, DatasetError: see :func:`outspike.datasets.event_frames.convert`; ``out`` must
+            be a local folder.
     """
+    folder = urls.local_path(out)
     tree = FileTree.scan(source)
     files = {path: url for path, url in tree.urls.items() if path.endswith(".npz")}
     if not files:
@@ -86,7 +89,7 @@ def import_event_frames(source: str, out: str, *, window_us: int | None = None) 
         raise DatasetError(f"{source}: {some_names(twice)} found twice; convert one split at once.")
     num_windows = num_events = 0
     for path, url in files.items():
-        done = convert(url, Path(out) / PurePosixPath(path).name, window_us=window_us)
+        done = convert(url, folder / PurePosixPath(path).name, window_us=window_us)
         num_windows += done.num_windows
         num_events += done.num_events
     return [
