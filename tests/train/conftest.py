@@ -11,6 +11,7 @@ import pytest
 from outspike.config import (
     DataConfig,
     DetectorConfig,
+    GvVadConfig,
     IefVadConfig,
     MsfConfig,
     OptimConfig,
@@ -114,6 +115,17 @@ DETECTORS = {
         num_heads=2,
         refinement_steps=2,
         attention_dropout=0.0,
+    ),
+    "gv_vad": GvVadConfig(
+        visual_set="image",
+        text_set="motion",
+        visual_width=12,
+        text_width=8,
+        hidden=8,
+        dropout=0.0,
+        topk_divisor=2,
+        pal_weight=0.1,
+        mpl_weight=0.5,
     ),
 }
 

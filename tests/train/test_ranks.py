@@ -29,8 +29,22 @@ CASES = {
             "dropout": 0.5,
         },
     ),
+    "gv_vad-double": ("gv_vad", "float64", {"optim": OptimConfig(optimiser="adam", lr=1e-3)}),
+    "gv_vad-single": ("gv_vad", "float32", {"optim": SGD}),
+    "gv_vad-generated": (
+        "gv_vad",
+        "float64",
+        {
+            "synthetic_per_batch": 2,
+            "ssls": SslsConfig(policy="learned", scale=2.0),
+            "dropout": 0.5,
+        },
+    ),
 }
 TOLERANCE = {"float64": 1e-9, "float32": 1e-5}
+#: A bias right before a normalisation, whose true gradient is zero, so that optimisers move it by
+#: rounding noise; and the running mean that takes it up.
+NOISE = ("context.out.bias", "context.norm.running_mean")
 
 
 @pytest.fixture(scope="session")
@@ -56,16 +70,25 @@ def outcome(config_of, _ranks_out):
 def _write_cases(config_of, folder: Path) -> Path:
     cases = []
     for name, (detector, dtype, changes) in CASES.items():
-        dropout = {"dropout": changes["dropout"]} if "dropout" in changes else {}
+        settings = {"dropout": changes["dropout"]} if "dropout" in changes else {}
         rest = {key: value for key, value in changes.items() if key != "dropout"}
+        if detector == "gv_vad":
+            settings["prompt_bank"] = _write_bank(folder)
         config = config_of(detector, steps=20, **rest)
         config = dataclasses.replace(
-            config, detector=dataclasses.replace(config.detector, **dropout)
+            config, detector=dataclasses.replace(config.detector, **settings)
         )
         cases.append({"name": name, "config": to_json(config), "dtype": dtype})
     path = folder / "cases.json"
     path.write_text(json.dumps(cases))
     return path
+
+
+def _write_bank(folder: Path) -> str:
+    """Anomaly prompts as wide as the features that stand for captions."""
+    rows = np.random.default_rng(0).standard_normal((6, 8)).astype(np.float32)
+    np.save(folder / "bank.npy", rows)
+    return str(folder / "bank.npy")
 
 
 def _run(cases: Path, folder: Path, size: int) -> None:
@@ -98,6 +121,6 @@ def test_two_ranks_of_half_a_batch_are_one_of_a_whole(outcome, name):
         for term, value in losses_one[step].items():
             assert losses_two[step][term] == pytest.approx(value, rel=tolerance, abs=tolerance)
     assert one.keys() == two.keys()
-    for key in one:
+    for key in (key for key in one if not key.endswith(NOISE)):
         scale = max(float(np.abs(one[key]).max()), 1e-3) if one[key].size else 1.0
         np.testing.assert_allclose(two[key], one[key], rtol=tolerance, atol=tolerance * scale)
