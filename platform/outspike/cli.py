@@ -12,11 +12,11 @@ from dataclasses import asdict
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from outspike import app, cli_events, cli_import
+from outspike import app, cli_events, cli_import, cli_store
 from outspike.errors import ConfigError
 
 Arguments = Sequence[str] | None
@@ -284,41 +284,6 @@ def predict(arguments: Arguments = None, prog: str = "jobs/predict.py") -> int:
     return app.QUARANTINED if result.bad_share > config.max_bad_share else app.DONE
 
 
-def store(
-    action: Annotated[Literal["ls", "show", "digest", "fsck"], tyro.conf.Positional],
-    url: Url,
-    feature_set: Name = "",
-    version: int | None = None,
-) -> int:
-    """Look into a feature store, or check every byte of it.
-
-    examples: outspike store ls outspike-data/store; outspike store show URL event-pyramid
-
-    Args:
-        action: ls lists feature sets, show describes one of them, digest prints the
-            order-independent digest of all features, fsck verifies checksums, tiling and orphans
-            and exits with 1 where something is not intact.
-        url: the store, a local folder or s3:// address.
-        feature_set: of show: name, address or beginning of the fingerprint.
-        version: version of the catalog; the newest where it is left out.
-    """
-    if bool(feature_set) != (action == "show"):
-        raise ConfigError(
-            "outspike store show URL FEATURE_SET describes one feature set; ls, digest and fsck "
-            "take the store alone."
-        )
-    from outspike.store import cli as tools
-
-    if action == "show":
-        text, code = tools.show(url, feature_set, version=version)
-    else:
-        text, code = {"ls": tools.ls, "digest": tools.digest, "fsck": tools.fsck}[action](
-            url, version=version
-        )
-    print(text)
-    return code
-
-
 def datasets(name: Name = "", root: str = "", split: str = "official") -> int:
     """List the known data sets, or say what is found and missing of one.
 
@@ -410,7 +375,12 @@ _TOOLS: dict[str, Callable[..., int]] = {
     "demo": demo,
     "promote": promote,
     "lineage": lineage,
-    "store": store,
+    "store": cli_store.store,
+    "store fsck": cli_store.store_fsck,
+    "store gc": cli_store.store_gc,
+    "store compact": cli_store.store_compact,
+    "store lineage": cli_store.store_lineage,
+    "store unpin": cli_store.store_unpin,
     "store import": cli_import.store_import,
     "store export": cli_import.store_export,
     "datasets": datasets,
@@ -424,7 +394,8 @@ _TOOLS: dict[str, Callable[..., int]] = {
 _ORDER = (
     *("demo", "datasets", "extract", "train", "tune", "crossfit", "evaluate", "promote", "lineage"),
     "predict",
-    *("store", "store import", "store export", "datasets import-labels", "import-checkpoint"),
+    *("store", "store fsck", "store gc", "store compact", "store lineage", "store unpin"),
+    *("store import", "store export", "datasets import-labels", "import-checkpoint"),
     *("video probe", "events info", "events convert", "events render"),
 )
 

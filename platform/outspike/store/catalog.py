@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from outspike.errors import StoreError
 from outspike.store.delta import change, read_table
-from outspike.store.layout import CATALOG
+from outspike.store.layout import CATALOG, new_id
 
 CATALOG_SCHEMA = pa.schema(
     [
@@ -41,6 +41,8 @@ CATALOG_SCHEMA = pa.schema(
 )
 
 Key = tuple[str, str]
+
+_MOST_LISTED = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,14 +116,42 @@ def remove_attempts(store_url: str, attempts: Sequence[str]) -> int:
     Raises:
         StoreError: the table cannot be changed.
     """
-    quoted = ", ".join("'{}'".format(name.replace("'", "''")) for name in sorted(set(attempts)))
-    predicate = f"attempt IN ({quoted})"
+    return change(store_url, CATALOG, lambda table: _remove(table, attempts))
+
+
+def drop_superseded(store_url: str) -> tuple[int, int]:
+    """Remove attempts that are older than the newest whole one of their recording.
+
+    Returns:
+        The version without them, and how many there were.
+    """
+    dropped: list[str] = []
 
     def attempt(table: DeltaTable) -> None:
-        if attempts and read_table(table, ["attempt"], predicate).num_rows:
-            table.delete(predicate)
+        dropped[:] = Extents(read_table(table, CATALOG_SCHEMA.names)).superseded()
+        _remove(table, dropped)
 
-    return change(store_url, CATALOG, attempt)
+    return change(store_url, CATALOG, attempt), len(dropped)
+
+
+def compacted_attempt(attempt: str) -> str:
+    """Name of a copy of an attempt: newer than the attempt and its earlier copies, and older than
+    any other that is newer than the attempt.
+    """
+    return f"{attempt.partition('.')[0]}.{new_id()}"
+
+
+def _remove(table: DeltaTable, attempts: Sequence[str]) -> None:
+    there = set(read_table(table, ["attempt"])["attempt"].to_pylist()) if attempts else set()
+    gone = sorted(there.intersection(attempts))
+    if 0 < len(gone) <= _MOST_LISTED:
+        quoted = ", ".join("'{}'".format(name.replace("'", "''")) for name in gone)
+        table.delete(f"attempt IN ({quoted})")  # never conflicts with appends
+    elif gone:  # by a join: a longer list is slow, and would be kept in the log for good
+        source = pa.table({"attempt": pa.array(gone, pa.string())})
+        same = "target.attempt = source.attempt"
+        merge = table.merge(source, same, source_alias="source", target_alias="target")
+        merge.when_matched_delete().execute()
 
 
 def _check_whole(rows: pa.Table) -> None:
@@ -169,14 +199,26 @@ class Extents:
     def current(self) -> pa.Table:
         """Rows of the newest whole attempt of every recording and feature set, in ``order``."""
         first = self.bounds[:-1]
-        recording = [code[first] for code in self._codes[:-1]]
-        number = _group_numbers(recording)
-        newest: NDArray[np.int64] = np.full(int(number[-1]) + 1 if len(number) else 0, -1)
-        whole = np.flatnonzero(self.whole)
-        np.maximum.at(newest, number[whole], whole)  # attempts of a recording are in order of time
+        newest = self._newest(_group_numbers([code[first] for code in self._codes[:-1]]))
         chosen = np.zeros(len(first), dtype=np.bool_)
         chosen[newest[newest >= 0]] = True
         return self.rows.take(pa.array(self.order[np.repeat(chosen, np.diff(self.bounds))]))
+
+    def superseded(self) -> list[str]:
+        """Attempts, whole or not, that are older than the newest whole one of their recording."""
+        first = self.bounds[:-1]
+        number = _group_numbers([code[first] for code in self._codes[:-1]])
+        newest = self._newest(number)
+        older = np.arange(len(first)) < newest[number] if len(first) else np.zeros(0, np.bool_)
+        names = self.rows["attempt"].take(pa.array(self.order[first[older]]))
+        return sorted(set(names.to_pylist()))
+
+    def _newest(self, number: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The newest whole attempt of every recording, -1 where there is none."""
+        newest: NDArray[np.int64] = np.full(int(number[-1]) + 1 if len(number) else 0, -1)
+        whole = np.flatnonzero(self.whole)
+        np.maximum.at(newest, number[whole], whole)  # attempts of a recording are in order of time
+        return newest
 
     def _repeated(self, codes: Sequence[NDArray[np.int64]]) -> NDArray[np.bool_]:
         """Sorted rows equal to the one before: one receipt committed by two drivers at once."""

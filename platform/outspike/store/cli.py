@@ -1,10 +1,13 @@
-"""What ``outspike store ls|show|digest|fsck`` print: text and an exit code, no printing here."""
+"""What the commands ``outspike store ...`` print: text and an exit code, no printing here."""
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 
 from outspike.store.fingerprint import FeatureSetSpec
 from outspike.store.fsck import fsck as check
+from outspike.store.gc import gc as collect
+from outspike.store.lineage import lineage as trace
 from outspike.store.store import FeatureStore
 
 
@@ -62,6 +65,7 @@ def fsck(
     *,
     version: int | None = None,
     forget: bool = False,
+    sources: bool = False,
 ) -> tuple[str, int]:
     """Check everything; 1 where the catalog names anything that is not intact.
 
@@ -69,7 +73,7 @@ def fsck(
     extraction does those recordings again; the exit code still tells what was found.
     """
     store = FeatureStore.open(url, version=version)
-    report = check(store, feature_set)
+    report = check(store, feature_set, sources=sources)
     text = report.text()
     if forget and report.damaged_attempts:
         now = store.forget(report.damaged_attempts)
@@ -78,6 +82,37 @@ def fsck(
             "extraction again"
         )
     return text, report.exit_code
+
+
+def gc(
+    url: str, *, grace_s: float, keep: Sequence[int] = (), dry_run: bool = False
+) -> tuple[str, int]:
+    """Remove what no version that is kept names."""
+    report = collect(url, grace_s=grace_s, keep_versions=keep, dry_run=dry_run)
+    return report.text(), 0
+
+
+def compact(url: str) -> tuple[str, int]:
+    """Make large segments of small ones; 1 where damaged recordings had to be left alone."""
+    from outspike.store.compact import compact as rewrite  # compiled
+
+    report = rewrite(url)
+    return report.text(), 1 if report.damaged else 0
+
+
+def lineage(url: str, name: str | None = None, *, version: int | None = None) -> tuple[str, int]:
+    """Where features come from, as JSON."""
+    return json.dumps(trace(FeatureStore.open(url, version=version), name), indent=2), 0
+
+
+def unpin(url: str, run_id: str) -> tuple[str, int]:
+    """Release a run's pin; 1 where it had none."""
+    store = FeatureStore.open(url)
+    held = [row for row in store.pins().to_pylist() if row["run_id"] == run_id]
+    if not held:
+        return f"{url}: run {run_id} has pinned nothing", 1
+    store.unpin(run_id)
+    return f"{url}: run {run_id} no longer holds version {held[0]['catalog_version']}", 0
 
 
 def _chosen(store: FeatureStore, feature_set: str | None) -> list[FeatureSetSpec]:

@@ -143,6 +143,39 @@ def change(store_url: str, name: str, attempt: Callable[[DeltaTable], None]) -> 
     raise AssertionError("unreachable: the last try raises")
 
 
+def optimize(store_url: str, name: str) -> int:
+    """Join the many small files that many commits leave; rows and versions stay as they are."""
+
+    def attempt(table: DeltaTable) -> None:
+        table.optimize.compact()
+
+    return change(store_url, name, attempt)
+
+
+def vacuum(
+    store_url: str, name: str, *, hours: int, keep_versions: Sequence[int], dry_run: bool
+) -> list[str]:
+    """Remove files of a table that were replaced more than ``hours`` ago; returns their names.
+
+    The newest version and those to keep lose nothing.
+    """
+    gone: list[str] = []
+
+    def attempt(table: DeltaTable) -> None:
+        gone[:] = table.vacuum(
+            retention_hours=hours,
+            dry_run=dry_run,
+            enforce_retention_duration=False,
+            keep_versions=list(keep_versions),
+        )
+
+    if dry_run:
+        attempt(open_table(store_url, name))
+    else:
+        change(store_url, name, attempt)
+    return gone
+
+
 def _open(url: str) -> DeltaTable:
     options = urls.storage_options().for_deltalake(url)
     return DeltaTable(_table_address(url), storage_options=options)

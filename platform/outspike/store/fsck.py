@@ -1,6 +1,7 @@
 """Checking a store: every checksum, every tiling, every segment that nothing names."""
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,15 +10,18 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from outspike import urls
-from outspike.errors import CorruptionError, StoreError, UrlError
+from outspike.errors import ConfigError, CorruptionError, StoreError, UrlError
 from outspike.store.arrays import read_feature_set
 from outspike.store.catalog import Extents, Key
 from outspike.store.files import RangeFiles
 from outspike.store.layout import FEATURES, feature_set_url, segment_url
 from outspike.store.reader import SegmentReader
 from outspike.store.store import FeatureStore
+from outspike.store.versions import Segment, named_segments, retained
 
-FaultKind = Literal["group", "segment", "crc", "rows", "tiling"]
+FaultKind = Literal["group", "segment", "crc", "rows", "tiling", "stale"]
+
+_MAX_REQUESTS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +30,8 @@ class Fault:
 
     ``kind``: ``group`` (a feature set does not describe itself), ``segment`` (missing, cut short or
     contradicting itself), ``crc`` (rows that do not match their checksum), ``rows`` (catalog and
-    segment disagree), ``tiling`` (an attempt in the catalog has a hole or an overlap).
+    segment disagree), ``tiling`` (an attempt in the catalog has a hole or an overlap), ``stale``
+    (the source is another file now than the one that was read).
     """
 
     kind: FaultKind
@@ -41,9 +46,12 @@ class FsckReport:
     """What a check has found.
 
     ``redo`` are the recordings, by feature set address, that readers cannot be given intact.
-    ``orphans`` are segments in no catalog version up to the one checked: left by jobs that were
-    killed, or being written right now. They are harmless and no fault. ``damaged_attempts`` are
-    what :meth:`FeatureStore.forget` takes, so that the next extraction does the work again.
+    ``orphans`` are segments that no version names which is kept (see :func:`versions.retained`):
+    left by jobs that were killed, superseded, or being written right now. They are harmless and no
+    fault. ``damaged_attempts`` are
+    what :meth:`FeatureStore.forget` takes, so that the next extraction does the work again; stale
+    ones are done again without that. ``sources_gone`` are the addresses of sources that are not
+    there to be compared, which is no fault: features outlive videos.
     """
 
     url: str
@@ -55,6 +63,7 @@ class FsckReport:
     orphans: tuple[tuple[str, str], ...]
     redo: tuple[tuple[str, Key], ...]
     damaged_attempts: tuple[str, ...]
+    sources_gone: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -77,10 +86,14 @@ class FsckReport:
             f"{len(self.faults)} faults, {len(self.redo)} recordings to redo, "
             f"{len(self.orphans)} orphan segments (harmless)"
         )
+        if self.sources_gone:
+            lines.insert(-1, f"sources that are not there to be compared: {len(self.sources_gone)}")
         return "\n".join(lines)
 
 
-def fsck(store: FeatureStore, feature_set: str | None = None) -> FsckReport:
+def fsck(
+    store: FeatureStore, feature_set: str | None = None, *, sources: bool = False
+) -> FsckReport:
     """Read everything the catalog names at the store's version and check it.
 
     Attempts that were superseded are checked too; only what readers would be given is put on the
@@ -89,6 +102,7 @@ def fsck(store: FeatureStore, feature_set: str | None = None) -> FsckReport:
     Args:
         store: checked as of its version.
         feature_set: name, address or the beginning of one; None checks all.
+        sources: also compare the etag of every source file with the one that was read.
 
     Raises:
         StoreError: the catalog names no such feature set.
@@ -114,6 +128,11 @@ def fsck(store: FeatureStore, feature_set: str | None = None) -> FsckReport:
         faults.extend(checked.faults)
         damaged.update((attempt, segment) for attempt in checked.damaged_attempts)
         num_bytes += checked.num_bytes
+    current = [row for row in _current(store) if row["feature_set"].startswith(feature_set or "")]
+    stale, gone = _stale_faults(current) if sources else ([], [])
+    redo = {*_to_redo(store, table, damaged, faults)}
+    redo.update((fault.feature_set, key) for fault in stale for key in fault.recordings)
+    faults += stale
     return FsckReport(
         url=store.url,
         version=store.version,
@@ -122,8 +141,9 @@ def fsck(store: FeatureStore, feature_set: str | None = None) -> FsckReport:
         num_bytes=num_bytes,
         faults=tuple(faults),
         orphans=tuple(_orphans(store.url, feature_set or "", set(by_segment))),
-        redo=tuple(_to_redo(store, table, damaged, faults)),
+        redo=tuple(sorted(redo)),
         damaged_attempts=tuple(sorted({attempt for attempt, _ in damaged} | holed)),
+        sources_gone=tuple(gone),
     )
 
 
@@ -226,6 +246,42 @@ def _tiling_faults(extents: Extents, table: list[dict[str, Any]]) -> Iterator[Fa
         )
 
 
+def _current(store: FeatureStore) -> list[dict[str, Any]]:
+    """First extent of what readers are given of every recording."""
+    extents = store.extents
+    rows: list[dict[str, Any]] = extents.filter(pc.equal(extents["snippet_start"], 0)).to_pylist()
+    return rows
+
+
+def _stale_faults(current: list[dict[str, Any]]) -> tuple[list[Fault], list[str]]:
+    """Recordings whose source has changed, and sources that are gone."""
+    addresses = sorted({row["source_url"] for row in current})
+    with ThreadPoolExecutor(_MAX_REQUESTS) as pool:
+        etags = dict(zip(addresses, pool.map(_etag, addresses), strict=True))
+    faults = [
+        Fault(
+            kind="stale",
+            feature_set=row["feature_set"],
+            segment=None,
+            detail=(
+                f"{row['dataset']}/{row['video_id']}: {row['source_url']} has etag "
+                f"{etags[row['source_url']]}, features were made from {row['source_etag']}"
+            ),
+            recordings=((row["dataset"], row["video_id"]),),
+        )
+        for row in current
+        if etags[row["source_url"]] not in (None, row["source_etag"])
+    ]
+    return faults, [url for url, etag in etags.items() if etag is None]
+
+
+def _etag(url: str) -> str | None:
+    try:
+        return urls.stat(url).etag
+    except (UrlError, ConfigError):  # gone, or a made-up address that no file ever had
+        return None
+
+
 def _to_redo(
     store: FeatureStore,
     table: list[dict[str, Any]],
@@ -246,15 +302,21 @@ def _to_redo(
     return sorted((wanted - served) | hurt)
 
 
-def _orphans(store_url: str, prefix: str, named: set[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Folders below the feature sets that no catalog row names."""
+def stored_segments(store_url: str) -> list[Segment]:
+    """Folders below the feature sets, named by a catalog or not."""
     return [
         (address, segment)
         for address in _folders(urls.join(store_url, FEATURES))
-        if address.startswith(prefix)
         for segment in _folders(feature_set_url(store_url, address))
-        if (address, segment) not in named
     ]
+
+
+def _orphans(store_url: str, prefix: str, named: set[Segment]) -> Iterator[Segment]:
+    """Segments that neither the version checked nor any that is kept names."""
+    unnamed = [found for found in stored_segments(store_url) if found not in named]
+    if unnamed:
+        kept = named_segments(store_url, retained(store_url))
+        yield from (s for s in unnamed if s not in kept and s[0].startswith(prefix))
 
 
 def _folders(url: str) -> list[str]:

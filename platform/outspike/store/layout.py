@@ -21,7 +21,7 @@ from outspike import urls
 
 FORMAT = 1
 CHUNK_ROWS = 32
-#: Shards end here (rounded down to whole chunks), so that writing one needs bounded memory.
+#: Longer arrays are cut here (rounded down to whole chunks): writing a shard needs memory for it.
 SHARD_BYTES = 64_000_000
 
 CATALOG, RECORDINGS, PINS, FEATURES = "catalog", "recordings", "pins", "features"
@@ -71,10 +71,14 @@ class ShardLayout:
 
     @classmethod
     def plan(cls, rows: int, num_crops: int, width: int, dtype: str) -> "ShardLayout":
-        """The layout a writer chooses: one shard, or several of at most ``SHARD_BYTES``."""
+        """The layout a writer chooses: one shard, or several of at most ``SHARD_BYTES``.
+
+        Up to twice that stay in one, lest the last recording of a segment lie in two.
+        """
         row_bytes = num_crops * width * np.dtype(dtype).itemsize
-        most = max(1, SHARD_BYTES // (row_bytes * CHUNK_ROWS))
-        chunks = min(most, -(-rows // CHUNK_ROWS))
+        chunks = -(-rows // CHUNK_ROWS)
+        if chunks * CHUNK_ROWS * row_bytes > 2 * SHARD_BYTES:
+            chunks = max(1, SHARD_BYTES // (row_bytes * CHUNK_ROWS))
         return cls(
             rows=rows,
             num_crops=num_crops,

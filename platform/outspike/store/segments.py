@@ -46,7 +46,7 @@ class _Attempt:
 
     recording: Recording
     stat: urls.SourceStat
-    name: str = field(default_factory=new_id)
+    name: str
     blocks: list[NDArray[Any]] = field(default_factory=list)
     start: list[NDArray[np.int64]] = field(default_factory=list)
     stop: list[NDArray[np.int64]] = field(default_factory=list)
@@ -137,8 +137,12 @@ class SegmentWriter:
     ) -> None:
         self.close()
 
-    def begin(self, recording: Recording, *, stat: urls.SourceStat) -> None:
+    def begin(
+        self, recording: Recording, *, stat: urls.SourceStat, attempt: str | None = None
+    ) -> None:
         """Start a new attempt at a recording; ``stat`` identifies the source that was read.
+
+        ``attempt`` names it where it is not to be the newest of all.
 
         Raises:
             StoreError: another recording is still open.
@@ -147,7 +151,7 @@ class SegmentWriter:
             raise StoreError(
                 f"{recording.key}: {self._open.key} is still open; end() or abort() it first."
             )
-        self._open = _Attempt(recording=recording, stat=stat)
+        self._open = _Attempt(recording=recording, stat=stat, name=attempt or new_id())
 
     def append(self, rows: NDArray[np.floating], start: ArrayLike, stop: ArrayLike) -> None:
         """Add snippets of the open recording.
