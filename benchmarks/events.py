@@ -38,7 +38,7 @@ from outspike.events.write import write_events
 
 SIZE = (1280, 720)
 EVENT_BYTES = 13
-CHUNK = 1 << 18
+CHUNK = 1 << 16
 Run = Callable[[], object]
 
 
@@ -463,8 +463,7 @@ def tasks(folder: Path, num_events: int, chosen: list[str]) -> list[Task]:
     if wanted("threads"):
         found.append(threads_task(camera, num_camera))
     if any(wanted(key) for key in ("frames", "voxel")):
-        part = num_events // 4
-        events = concatenate(list(open_events(str(camera)).chunks(CHUNK))).slice(0, part)
+        events = concatenate(list(open_events(str(camera)).chunks(CHUNK)))
         if wanted("frames"):
             found += [by_number_task(events), by_duration_task(events)]
         if wanted("voxel"):

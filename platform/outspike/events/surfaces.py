@@ -126,14 +126,17 @@ def _splat(
     per_us: float,
     shares: NDArray[np.int64],
 ) -> None:
-    """The last bin's neighbour does not exist, but neither does its share: it is zero."""
+    """The last bin has no neighbour, and an event in it no share for one."""
+    num_bins, height, width = shares.shape
+    flat = shares.reshape(-1)
+    wide, plane = np.uintp(width), np.uintp(height * width)
     whole = 1 << SHARE_BITS
-    last = shares.shape[0] - 1
+    furthest = (num_bins - 1) << SHARE_BITS
     for i in range(len(t)):
-        place = min(int((t[i] - start_us) * per_us), last << SHARE_BITS)
-        low = np.uintp(place >> SHARE_BITS)
-        share = place & (whole - 1)
+        moved = min(int((t[i] - start_us) * per_us), furthest)
+        share = moved & (whole - 1)
         sign = 1 if p[i] else -1
-        shares[low, y[i], x[i]] += sign * (whole - share)
+        place = np.uintp(moved >> SHARE_BITS) * plane + np.uintp(y[i]) * wide + np.uintp(x[i])
+        flat[place] += sign * (whole - share)
         if share:
-            shares[low + np.uintp(1), y[i], x[i]] += sign * share
+            flat[place + plane] += sign * share
