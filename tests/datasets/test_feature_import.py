@@ -14,7 +14,7 @@ from outspike.datasets.tables import read_rows
 from outspike.errors import ConfigError, DatasetError
 from outspike.store.bags import BagReader
 from outspike.store.importing import ImportSettings
-from outspike.store.npy_layouts import save_array
+from outspike.store.npy_layouts import load_array, save_array
 from outspike.store.store import FeatureStore
 
 
@@ -28,6 +28,7 @@ def put(root, name, rows=4, width=3, seed=0):
 
 
 def import_into(url, root, dataset="folder", split="official", **changes):
+    """The table as a dict, whether all was taken, and the store."""
     wanted = FolderImport(
         root=str(root), settings=settings_of(**changes), dataset=dataset, split=split
     )
@@ -162,3 +163,17 @@ def test_an_export_imports_as_what_it_was(labels, rows, layout, tmp_path_factory
         assert np.array_equal(a.stop, b.stop)
     with Path(root / "out" / "labels.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == len(labels)
+
+
+def test_files_and_store_may_lie_on_s3(s3_bucket):
+    """From a prefix into a store beside it, and out to another prefix."""
+    source, url, target = (f"{s3_bucket}/{name}" for name in ("in", "store", "out"))
+    for k in range(3):
+        rows = np.full((4, 2), k, dtype=np.float32)
+        save_array(f"{source}/Abuse001_x264__{k}.npy", rows)
+    told, complete, store = import_into(url, source, "ucf_crime", layout="crop-files")
+    assert (complete, told["imported"]) == (True, 1)
+    assert BagReader(store, ["f"]).num_crops("f") == 3
+    assert import_into(url, source, "ucf_crime", layout="crop-files")[0]["imported"] == 0
+    export_folder(url, "f", target, "crop-files")
+    assert load_array(f"{target}/Abuse001_x264__2.npy").tolist() == [[2, 2]] * 4
