@@ -200,7 +200,10 @@ def check(device: str) -> None:
 
 
 def stepper(name: str, arguments: argparse.Namespace) -> Step:
-    """One optimisation step of a form, as a function that returns its seconds."""
+    """One optimisation step of a form, as a function that returns its seconds.
+
+    On a CPU those are seconds of processor time, which other work on the machine does not change.
+    """
     config = config_of(WIDTH, arguments.dropout, default_form="published" not in name)
     ours, naive, bank = models(config, arguments.device)
     bags = batch(arguments.half, arguments.crops, WIDTH, arguments.device)
@@ -214,10 +217,12 @@ def stepper(name: str, arguments: argparse.Namespace) -> Step:
         run = compiled
     cuda = arguments.device.startswith("cuda")
 
+    clock = time.perf_counter if cuda else time.process_time
+
     def step() -> float:
         if cuda:
             torch.cuda.synchronize()
-        began = time.perf_counter()
+        began = clock()
         optimiser.zero_grad(set_to_none=True)
         with torch.autocast(arguments.device, torch.bfloat16, enabled="bf16" in name):
             cost = run()
@@ -225,7 +230,7 @@ def stepper(name: str, arguments: argparse.Namespace) -> Step:
         optimiser.step()
         if cuda:
             torch.cuda.synchronize()
-        return time.perf_counter() - began
+        return clock() - began
 
     return step
 
@@ -268,7 +273,10 @@ def main() -> None:
                 times[name].append(seconds)
     memory = {name: peak_bytes(step, arguments.device) for name, step in steps.items()}
     base, base_memory = statistics.median(times["naive"]), memory["naive"]
-    print(f"{2 * arguments.half} bags, {arguments.crops} crops, {SEGMENTS} x {WIDTH}")
+    print(
+        f"{2 * arguments.half} bags, {arguments.crops} crops, {SEGMENTS} x {WIDTH}, "
+        f"{arguments.threads} thread(s), {arguments.device}"
+    )
     for name in names:
         seconds = statistics.median(times[name])
         print(

@@ -93,7 +93,8 @@ GV_VAD_SMALL = GvVadConfig(
     visual_set="event-pyramid",
     visual_width=184,
     hidden=128,
-    topk_divisor=4,
+    dropout=0.3,
+    topk_divisor=2,
     input_norm="standardise",
     input_clip=6.0,
 )
@@ -251,7 +252,7 @@ def gvvad_miniature() -> TrainConfig:
         msf_miniature(),
         name="miniature-gv-vad",
         detector=GV_VAD_SMALL,
-        optim=OptimConfig(optimiser="adam", lr=1e-3, weight_decay=5e-3),
+        steps=150,
     )
 
 
@@ -406,6 +407,7 @@ def aed_ped2() -> TrainConfig:
         window=WindowConfig(rule="crop", length=AED_SMALL.window),
         optim=OptimConfig(optimiser="adam", lr=1e-3, weight_decay=1e-2),
         protocol="ped2-full-a",
+        steps=400,
     )
 
 

@@ -29,7 +29,6 @@ CASES = {
             "dropout": 0.5,
         },
     ),
-    "gv_vad-double": ("gv_vad", "float64", {"optim": OptimConfig(optimiser="adam", lr=1e-3)}),
     "gv_vad-single": ("gv_vad", "float32", {"optim": SGD}),
     "gv_vad-generated": (
         "gv_vad",

@@ -271,6 +271,13 @@ _HONEST: dict[str, Protocol] = {
         "every normal video, which lowers published figures on all videos "
         "(outspike.evaluate.published_gv_vad has that rule).",
     ),
+    "avenue-lad-reseeded": Protocol(
+        name="avenue-lad-reseeded",
+        dataset="avenue",
+        split="lad-reseeded",
+        note="The 10 anomalous and 8 normal test videos of our own draw of the LAD paper's split, "
+        "whose lists were never published: fully supervised, and no figure of that paper.",
+    ),
     "lad2000": Protocol(
         name="lad2000",
         dataset="lad2000",
