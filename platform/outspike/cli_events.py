@@ -59,7 +59,7 @@ def events_convert(
 ) -> int:
     """Write an event recording in another format.
 
-    The recording is held in memory, 13 bytes an event.
+    The recording passes through in pieces, so it may be larger than memory.
 
     examples: outspike events convert cradle.aedat4 cradle.raw --from-zero;
         outspike events convert door.raw door.npz --size 1280x720

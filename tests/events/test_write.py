@@ -9,7 +9,7 @@ import pytest
 from outspike.errors import ConfigError
 from outspike.events.columns import Events, concatenate
 from outspike.events.reader import open_events
-from outspike.events.write import write_events
+from outspike.events.write import EventWriter, write_events
 
 SIZE = (320, 240)
 
@@ -131,3 +131,30 @@ def test_columns_of_different_lengths_are_no_events() -> None:
     one = at(1)
     with pytest.raises(ConfigError, match="x 2"):
         Events(one.t, np.zeros(2, dtype=np.uint16), one.y, one.p)
+
+
+@pytest.mark.parametrize("name", ["evt2", "evt3", "dat", "npz"])
+def test_pieces_make_the_file_that_the_whole_would(tmp_path: Path, name: str) -> None:
+    """A writer carries times, rows and column lengths from piece to piece."""
+    events = at(*range(0, 20_000_000, 90_000))
+    write_events(tmp_path / "whole", events, format=name, size=SIZE, anchor_us=0)
+    with EventWriter(tmp_path / "pieces", format=name, size=SIZE, anchor_us=0) as writer:
+        for start, stop in [(0, 1), (1, 1), (1, 100), (100, len(events))]:
+            writer.push(events.slice(start, stop))
+    found = concatenate(list(open_events(str(tmp_path / "pieces")).chunks()))
+    assert found.t.tolist() == events.t.tolist()
+    if name != "npz":  # whose entries carry the time of writing
+        assert (tmp_path / "whole").read_bytes() == (tmp_path / "pieces").read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["pieces", "whole"]
+
+
+@pytest.mark.parametrize("name", ["evt2", "evt3", "dat", "npz"])
+def test_a_writer_that_fails_leaves_nothing(tmp_path: Path, name: str) -> None:
+    """Neither half a file nor the columns that wait for an archive; times are checked across."""
+    with (
+        pytest.raises(ConfigError, match="backwards by 300 us"),
+        EventWriter(tmp_path / "a", format=name, size=SIZE) as writer,
+    ):
+        writer.push(at(0, 1000))
+        writer.push(at(700))
+    assert os.listdir(tmp_path) == []

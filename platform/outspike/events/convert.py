@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import get_args
 
 from outspike.errors import ConfigError
-from outspike.events.columns import Events, concatenate
+from outspike.events.columns import Events
 from outspike.events.reader import EventReader
 from outspike.events.render import known_size
-from outspike.events.write import EventFormat, write_events
+from outspike.events.write import EventFormat, EventWriter
 
 _BY_ENDING: dict[str, EventFormat] = {".raw": "evt3", ".dat": "dat", ".npz": "npz"}
 
@@ -22,7 +22,7 @@ def convert(
     """Write all events of ``reader`` to a local file, and return how many they were.
 
     Args:
-        reader: an open recording whose size is known; it is held in memory, 13 bytes an event.
+        reader: an open recording whose size is known; it is read and written piece by piece.
         path: local file.
         format: by default what the ending says.
         from_zero: subtract the start of the recording, or its first event where none is told.
@@ -38,19 +38,20 @@ def convert(
             f"{path}: the ending {ending!r} names no format; expected {', '.join(_BY_ENDING)}, or "
             f"--to with one of {', '.join(get_args(EventFormat))}."
         )
-    size = known_size(reader)
-    events = concatenate(list(reader.chunks()))
-    anchor_us = reader.info.anchor_us
-    if from_zero:
-        start_us = anchor_us if anchor_us is not None else int(events.t[0]) if len(events) else 0
-        events = Events(events.t - start_us, events.x, events.y, events.p)
-        anchor_us = 0
-    write_events(
+    start_us = reader.info.anchor_us
+    num_events = 0
+    writer = EventWriter(
         path,
-        events,
         format=chosen,
-        size=size,
-        anchor_us=anchor_us,
+        size=known_size(reader),
+        anchor_us=0 if from_zero else start_us,
         duration_us=reader.info.duration_us,
     )
-    return len(events)
+    with writer:
+        for events in reader.chunks():
+            if from_zero and len(events):
+                start_us = int(events.t[0]) if start_us is None else start_us
+                events = Events(events.t - start_us, events.x, events.y, events.p)
+            writer.push(events)
+            num_events += len(events)
+    return num_events
