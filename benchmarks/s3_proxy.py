@@ -30,12 +30,14 @@ class Proxy:
     """Forwards to ``upstream``; ``fault`` may spoil a request, told by method, path and range.
 
     ``keep`` answers repeated reads of an object from memory, so that a slow server behind does not
-    limit what is measured before it.
+    limit what is measured before it. Without ``conditional_puts`` it answers them as a server that
+    does not know them.
     """
 
     upstream: str
     delay_s: float = 0.0
     keep: bool = False
+    conditional_puts: bool = True
     fault: Callable[[str, str, str | None], Fault | None] = lambda method, path, range_: None
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     num_bytes: int = 0
@@ -82,6 +84,9 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in ("500", "503"):
             code = "InternalError" if fault == "500" else "SlowDown"
             self._answer(int(fault), {}, f"<Error><Code>{code}</Code></Error>".encode())
+            return
+        if not proxy.conditional_puts and self.headers.get("If-None-Match"):
+            self._answer(501, {}, b"<Error><Code>NotImplemented</Code></Error>")
             return
         status, headers, data = self._kept(range_) or self._forward(body)
         if fault == "half" and self.command == "GET":

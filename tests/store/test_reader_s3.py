@@ -1,11 +1,8 @@
 """Promises of the batched reader on object storage, with faults put in between."""
 
-import importlib.util
 import os
-import sys
 import threading
 import time
-from pathlib import Path
 
 import boto3
 import numpy as np
@@ -24,14 +21,10 @@ SHARD = "features/c/0/0/0"
 
 
 @pytest.fixture(scope="module")
-def served(s3_server, kit):
+def served(s3_server, kit, proxies):
     """A proxy before the S3 server, the environment that leads through it, and a store behind it:
     twelve recordings in three segments.
     """
-    path = Path(__file__).parents[2] / "benchmarks" / "s3_proxy.py"
-    module_spec = importlib.util.spec_from_file_location("s3_proxy", path)
-    module = sys.modules["s3_proxy"] = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
     environment = {
         "AWS_ENDPOINT_URL": s3_server,
         "AWS_ALLOW_HTTP": "true",
@@ -40,7 +33,7 @@ def served(s3_server, kit):
         "AWS_REGION": "us-east-1",
         "AWS_MAX_ATTEMPTS": "1",
     }
-    with pytest.MonkeyPatch.context() as patch, module.Proxy(s3_server, slow_s=3.0) as proxy:
+    with pytest.MonkeyPatch.context() as patch, proxies.Proxy(s3_server, slow_s=3.0) as proxy:
         for name, value in environment.items():
             patch.setenv(name, value)
         patch.setattr(fetch, "_FIRST_WAIT_S", 0.01)

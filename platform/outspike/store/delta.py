@@ -44,6 +44,7 @@ def create_table(store_url: str, name: str, schema: pa.Schema) -> None:
             raise_if_key_not_exists=False,  # the format key is ours
         )
     except _LIBRARY_ERRORS as error:
+        _explain_refusal(url, error)
         if not table_exists(store_url, name):  # else somebody created it at the same moment
             raise StoreError(f"{url}: the table cannot be created: {_text(error)}") from error
 
@@ -128,6 +129,7 @@ def change(store_url: str, name: str, attempt: Callable[[DeltaTable], None]) -> 
             attempt(table)
             return int(table.version())
         except (CommitFailedError, OSError) as error:
+            _explain_refusal(table.table_uri, error)
             if not remaining:
                 raise StoreError(
                     f"{table.table_uri}: the change was not taken in {_MAX_TRIES} tries: "
@@ -141,6 +143,22 @@ def change(store_url: str, name: str, attempt: Callable[[DeltaTable], None]) -> 
         time.sleep(wait * random.uniform(0.5, 1.5))
         wait *= 2
     raise AssertionError("unreachable: the last try raises")
+
+
+def _explain_refusal(url: str, error: Exception) -> None:
+    """Say plainly where a server cannot do what commits stand on; another try will not help.
+
+    Raises:
+        StoreError: the server has answered 501 to a put that must not replace anything.
+    """
+    text = _text(error)
+    if "501 Not Implemented" in text or "put_opts" in text:
+        raise StoreError(
+            f"{url}: this server cannot write an object only if it is not there yet (501, a "
+            "conditional put), which the catalog's commits stand on: two jobs could overwrite each "
+            "other's. Keep the store on S3, MinIO, Ceph or a disk, and only recordings on this "
+            f"server. It said: {text}"
+        ) from error
 
 
 def optimize(store_url: str, name: str) -> int:
