@@ -1,5 +1,6 @@
 """Every codec reads what its format's description says, in pieces of any length, or says why."""
 
+import re
 import struct
 from pathlib import Path
 
@@ -107,7 +108,7 @@ def read_or_none(url: str, size: tuple[int, int] | None) -> Events | None:
         (b"#!AER-DAT2.0\r\n# AEChip: Cochlea\r\n" + bytes(8), "unknown_format", "'Cochlea'"),
         (b"#!AER-DAT4.0\r\n\xff\xff\xff\x7f", "corrupt", "header of 2147483647 bytes"),
         (b"#!AER-DAT4.0\r\n\x10\x00\x00\x00" + bytes(16), "corrupt", "identifier"),
-        (b"#!AER-DAT3.1\r\n", "unknown_format", "not an event recording"),
+        (b"#!AER-DAT3.1\r\n", "unknown_format", "AEDAT of version '3.1' (byte 9)"),
         (b"\x89HDF\r\n\x1a\n" + bytes(99), "corrupt", "damaged HDF5"),
         (b"MATLAB 5.0 MAT-file" + bytes(107) + b"XX", "corrupt", "byte 126"),
         (b"PK\x03\x04" + bytes(40), "corrupt", "damaged npz"),
@@ -255,6 +256,20 @@ def test_32_bit_clocks_start_again(tmp_path: Path, codec: str, start: int) -> No
     events.t[:] = start + np.array([0, 30, 50, 45, 60, 60, 2**30, 2**31 - 1])
     url = stored(tmp_path / "recording", _RECORDS[codec](events))
     assert_equal(read(open_events(url), 3), events)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_evt21_is_read_in_both_orders_of_its_halves(
+    tmp_path: Path, swapped: bool, told: bool, num_threads: int
+) -> None:
+    """Where the header does not say which, the order with more words of known types."""
+    data = packed.evt21(make_events(300), swapped=swapped)
+    if not told:
+        data = re.sub(rb";endianness=\w+", b"", data)
+    url = stored(tmp_path / "a.raw", data)
+    assert_equal(read(open_events(url, num_threads=num_threads), 64), make_events(300))
 
 
 def test_nmnist_rows_of_240_move_the_clock_on(tmp_path: Path) -> None:

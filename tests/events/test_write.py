@@ -1,6 +1,7 @@
 """Files that cannot be read back are never written, and half a file never has its name."""
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -151,10 +152,34 @@ def test_pieces_make_the_file_that_the_whole_would(tmp_path: Path, name: str) ->
 @pytest.mark.parametrize("name", ["evt2", "evt3", "dat", "npz"])
 def test_a_writer_that_fails_leaves_nothing(tmp_path: Path, name: str) -> None:
     """Neither half a file nor the columns that wait for an archive; times are checked across."""
-    with (
-        pytest.raises(ConfigError, match="backwards by 300 us"),
-        EventWriter(tmp_path / "a", format=name, size=SIZE) as writer,
-    ):
-        writer.push(at(0, 1000))
-        writer.push(at(700))
+
+    def write_late_piece() -> None:
+        with EventWriter(tmp_path / "a", format=name, size=SIZE) as writer:
+            writer.push(at(0, 1000))
+            writer.push(at(700))
+
+    with pytest.raises(ConfigError, match="backwards by 300 us"):
+        write_late_piece()
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["evt2", "evt3", "dat", "npz"])
+def test_reading_takes_no_more_memory_for_a_longer_recording(tmp_path: Path, name: str) -> None:
+    """Four times the events, the same peak; pieces are not kept."""
+    peaks = []
+    for num in (400_000, 1_600_000):
+        column = np.arange(num)
+        events = Events(
+            column * 7,
+            (column % 320).astype(np.uint16),
+            (column // 320 % 240).astype(np.uint16),
+            (column % 2).astype(np.uint8),
+        )
+        write_events(tmp_path / "a", events, format=name, size=SIZE)
+        reader = open_events(str(tmp_path / "a"))
+        tracemalloc.start()
+        assert sum(len(chunk) for chunk in reader.chunks(1 << 16)) == num
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0] + 100_000
+    assert peaks[1] < 16e6

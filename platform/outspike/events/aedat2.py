@@ -16,7 +16,8 @@ from outspike.events.codec import HEAD_BYTES, Facts, Source
 from outspike.events.columns import Events
 from outspike.events.records import Clock32, RecordStream
 
-MAGIC = b"#!AER-DAT2.0"
+MAGIC = b"#!AER-DAT"
+VERSION = b"2.0"
 RECORD = np.dtype([("address", ">u4"), ("t", ">u4")])
 
 _HEADER_CHUNK = HEAD_BYTES
@@ -81,15 +82,22 @@ class Aedat2:
     """Recordings of a DVS128 or of a camera of the DAVIS family."""
 
     def sniff(self, head: bytes, num_bytes: int) -> bool:
-        """The version line."""
+        """The version line, whatever the version: AEDAT 4.0 is asked for before."""
         return head.startswith(MAGIC)
 
     def open(self, source: Source) -> RecordStream:
         """Read the header.
 
         Raises:
-            MediaError: no events behind the header, or a camera that is not known.
+            MediaError: another version, no events behind the header, or a camera not known.
         """
+        version = source.head[len(MAGIC) : len(MAGIC) + len(VERSION)]
+        if version != VERSION:
+            source.fail(
+                f"AEDAT of version {version.decode('latin-1')!r} (byte {len(MAGIC)}); 2.0 and 4.0 "
+                "are read.",
+                reason="unknown_format",
+            )
         lines, body = _header(source)
         if body >= source.num_bytes:
             source.fail(
