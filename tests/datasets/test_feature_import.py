@@ -94,12 +94,15 @@ def test_ones_own_features_take_labels_from_a_table_or_folders(tmp_path):
     """labels.csv with lengths, else class folders with splits above them."""
     put(tmp_path / "a", "x")
     put(tmp_path / "a", "y")
-    table = "video_id,label,split,intervals,num_frames\nx,1,test,3:9,60\ny,0,train,,\n"
+    table = (
+        "video_id,label,split,intervals,num_frames,synthetic\nx,1,test,3:9,60,0\ny,0,train,,,1\n"
+    )
     (tmp_path / "a" / "labels.csv").write_text(table)
     _, _, store = import_into(tmp_path / "s", tmp_path / "a")
     found = store.recording("folder", "x")
     assert (found.label, found.split, found.intervals) == (1, "test", ((3, 9),))
     assert store.features("f").num_frames(("folder", "x")) == 60
+    assert [store.recording("folder", name).synthetic for name in "xy"] == [False, True]
     put(tmp_path / "b" / "train" / "normal", "n")
     put(tmp_path / "b" / "train" / "theft", "t")
     _, _, store = import_into(tmp_path / "s2", tmp_path / "b")

@@ -104,15 +104,19 @@ def test_a_bundle_of_published_weights_scores_the_imported_features(msf_file, st
 
 def test_what_a_file_does_not_tell_must_be_said(ief_file):
     """Each missing setting is named; the published ones are taken when asked for."""
-    sizes = [f"{k}={v}" for k, v in IEF.items()]
     with pytest.raises(ConfigError, match="num_heads, refinement_rate, nu, epsilon, noise_model"):
-        import_model("ief_vad", ief_file, settings=sizes)
-    rows = dict(import_model("ief_vad", ief_file, settings=[*sizes, *IEF_UNTOLD]))
-    assert rows["detector"] == "IefVad"
-    rows = dict(
-        import_model("ief_vad", ief_file, settings=[*sizes, "num_heads=4"], published_settings=True)
+        import_model("ief_vad", ief_file)
+    with pytest.raises(ConfigError, match="does not tell nu;"):
+        import_model("ief_vad", ief_file, settings=[s for s in IEF_UNTOLD if s != "nu=8"])
+    assert dict(import_model("ief_vad", ief_file, settings=IEF_UNTOLD))["reads frame-pyramid"] == (
+        "8 wide"
     )
-    assert rows["detector"] == "IefVad"
+    rows = dict(
+        import_model("ief_vad", ief_file, settings=["num_heads=4"], published_settings=True)
+    )
+    assert rows["parameters"] == sum(
+        p.numel() for p in build(IefVadConfig(**IEF, num_heads=4)).parameters()
+    )
 
 
 class Trap:

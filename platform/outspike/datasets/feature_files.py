@@ -153,16 +153,19 @@ def _by_name(urls: Mapping[str, str], listed: list[_Listed]) -> Matched:
 
 def _own(urls: Mapping[str, str], tree: FileTree) -> Matched:
     num_frames: dict[str, int] = {}
+    made: set[str] = set()
     if TABLE in tree.urls:
         facts = facts_from_table(tree.urls[TABLE], set(urls))
         for row in read_table(tree.urls[TABLE], ["video_id"]):
             if row.get("num_frames"):
                 num_frames[row["video_id"]] = _count(row["num_frames"], tree.urls[TABLE])
+            if row.get("synthetic") == "1":
+                made.add(row["video_id"])
     else:
         facts = facts_from_folders(urls)
     return Matched(
         recordings={
-            file_id: _own_recording(file_id, url, facts.get(file_id, Facts()))
+            file_id: _own_recording(file_id, url, facts.get(file_id, Facts()), file_id in made)
             for file_id, url in urls.items()
         },
         num_frames=num_frames,
@@ -171,7 +174,7 @@ def _own(urls: Mapping[str, str], tree: FileTree) -> Matched:
     )
 
 
-def _own_recording(file_id: str, url: str, facts: Facts) -> Recording:
+def _own_recording(file_id: str, url: str, facts: Facts, synthetic: bool) -> Recording:
     return Recording(
         dataset="folder",
         video_id=file_id,
@@ -179,6 +182,7 @@ def _own_recording(file_id: str, url: str, facts: Facts) -> Recording:
         split=facts.split,
         label=facts.label,
         class_name=facts.class_name,
+        synthetic=synthetic,
         intervals=() if facts.label == 0 and facts.intervals is None else facts.intervals,
         group=facts.group,
         fps=facts.fps,

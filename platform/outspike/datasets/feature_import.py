@@ -22,6 +22,7 @@ from outspike.store.store import FeatureStore
 #: Layouts of two feature sets each: vision, and the text that goes with it.
 PAIRS = {"clip-emb": ("clip", "emb")}
 _TEXT = "-text"
+_REASONS_SHOWN = 20
 _TABLE = "labels.csv"
 _COLUMNS = (
     *("video_id", "split", "label", "class", "num_frames", "fps"),
@@ -139,7 +140,10 @@ def _told(matched: Matched, result: ImportResult) -> list[tuple[str, object]]:
         rows.append(("not in the list", _counted(matched.unlisted)))
     if matched.missing:
         rows.append(("listed, no file", _counted(matched.missing)))
-    rows += [(f"refused {key}", reason) for key, reason in result.bad.items()]
+    shown = list(result.bad.items())[:_REASONS_SHOWN]
+    rows += [(f"refused {key}", reason) for key, reason in shown]
+    if len(result.bad) > len(shown):
+        rows.append(("refused", f"and {len(result.bad) - len(shown)} more"))
     return rows
 
 

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from outspike.config import DetectorConfig, IefVadConfig, from_json, to_json
+from outspike.config import DetectorConfig, from_json, to_json
 from outspike.detectors import import_checkpoint
 from outspike.detectors.base import Detector
+from outspike.detectors.checkpoints import read_state
+from outspike.detectors.ief_vad.published import config_of
 from outspike.errors import ConfigError
 from outspike.scoring.bundle import Bundle
 from outspike.store.store import FeatureStore
@@ -20,7 +22,6 @@ Rows = list[tuple[str, object]]
 
 #: Settings that a file of this detector does not tell and that change its scores.
 _UNTOLD = {"ief_vad": ("num_heads", "refinement_rate", "nu", "epsilon", "noise_model")}
-_PUBLISHED: dict[str, DetectorConfig] = {"ief_vad": IefVadConfig()}
 
 
 def import_model(
@@ -79,16 +80,15 @@ def import_model(
 def _detector(name: str, path: str, settings: Sequence[str], published_settings: bool) -> Detector:
     given = dict(map(_setting, settings))
     untold = [field for field in _UNTOLD.get(name, ()) if field not in given]
-    base = _PUBLISHED.get(name)
-    if base is None:
-        found = import_checkpoint(name, path)
-        return found if not given else import_checkpoint(name, path, _with(found.config, given))
     if untold and not published_settings:
         raise ConfigError(
             f"{path}: the file does not tell {', '.join(untold)}; give each as a setting "
-            f"(num_heads=8), or ask for the published ones."
+            "(num_heads=8), or ask for the published ones."
         )
-    return import_checkpoint(name, path, _with(base, given))
+    if name == "ief_vad":
+        return import_checkpoint(name, path, _with(config_of(read_state(path)), given))
+    found = import_checkpoint(name, path)
+    return found if not given else import_checkpoint(name, path, _with(found.config, given))
 
 
 def _with(config: DetectorConfig, given: Mapping[str, Any]) -> DetectorConfig:
