@@ -1,7 +1,7 @@
 """Counts at the size that an encoder takes: bilinear, after counting or while counting.
 
 A bilinear resize without antialiasing reads two rows and two columns of the source for each of the
-result. From 1280x720 to 224x224 those are 28 % of the pixels. So :class:`ResizedCounts` counts only
+result. From 1280x720 to 224x224 those are 22 % of the pixels. So :class:`ResizedCounts` counts only
 at pixels that are read, on a small canvas, and interpolates from there. The counts and the weights
 are the same as of the whole picture, and so is the result, to the last bit.
 """
