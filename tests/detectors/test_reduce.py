@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from outspike.detectors.base import LossTerm
-from outspike.detectors.reduce import reduce_terms, split_losses
+from outspike.detectors.reduce import gathered, reduce_terms, split_losses
 
 
 def term(values, counts, bags, **more):
@@ -83,3 +83,18 @@ def test_real_and_synthetic_losses_are_told_apart():
         term([3.0, 5.0], [1, 1], [[0, 0], [0, 1]], name="u", weight=2.0),
     ]
     assert split_losses(terms, synthetic) == (2.0 + 6.0, 4.0 + 10.0)
+
+
+def test_units_of_all_ranks_bags_are_weighted_alike_in_one_process():
+    """A term whose owners are counted over all ranks is the same term where there is one rank."""
+    omega = torch.tensor([0.25, 1.0, 0.5])
+    owners = [[0, 1], [2, 2], [1, 1]]
+    one, _ = reduce_terms([term([1.0, 2.0, 3.0], [1, 1, 1], owners)], omega)
+    all_ranks, _ = reduce_terms([term([1.0, 2.0, 3.0], [1, 1, 1], owners, scope="world")], omega)
+    assert torch.equal(one, all_ranks)
+    synthetic = torch.tensor([True, False, False])
+    made = [term([1.0, 2.0, 3.0], [1, 1, 1], owners, scope="world")]
+    assert split_losses(made, synthetic) == (2.5, 1.0)
+    rows, first = gathered(omega)
+    assert torch.equal(rows, omega)
+    assert first == 0
