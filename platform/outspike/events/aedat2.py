@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from outspike.events import aedat4
 from outspike.events.codec import HEAD_BYTES, Facts, Source
 from outspike.events.columns import Events
 from outspike.events.records import Clock32, RecordStream
@@ -82,8 +83,8 @@ class Aedat2:
     """Recordings of a DVS128 or of a camera of the DAVIS family."""
 
     def sniff(self, head: bytes, num_bytes: int) -> bool:
-        """The version line, whatever the version: AEDAT 4.0 is asked for before."""
-        return head.startswith(MAGIC)
+        """The version line, of any version but that of the other codec."""
+        return head.startswith(MAGIC) and not head.startswith(aedat4.MAGIC.rstrip())
 
     def open(self, source: Source) -> RecordStream:
         """Read the header.
