@@ -271,3 +271,23 @@ def test_training_finds_the_anomalous_frames(bag):
     with torch.no_grad():
         scores = detector.eval()(collate(bags)).snippet
     assert scores[1::2, 4:8].mean() > scores[::2].mean() + 0.3
+
+
+def test_short_training_bags_are_filled_with_zeros_in_the_published_form_only(bag):
+    """The default form repeats the last snippet, as both forms do when they score."""
+    short = bag("v", 2, {"x": 16})
+    rows = short.features["x"]
+    filled = {"zeros": np.zeros_like(rows[:, :1]), "last": rows[:, -1:]}
+    whole = bag("w", 3, {"x": 16})
+    scores = {}
+    for name, third in filled.items():
+        one = dataclasses.replace(whole, features={"x": np.concatenate([rows, third], axis=1)})
+        scores[name] = made(width=16)(collate([one])).extras["window_scores"]
+    for compat, training, expected in (
+        ("lad2000", True, "zeros"),
+        ("lad2000", False, "last"),
+        (None, True, "last"),
+    ):
+        detector = made(width=16, compat=compat).train(training)
+        found = detector(collate([short])).extras["window_scores"]
+        torch.testing.assert_close(found, scores[expected], atol=1e-6, rtol=0)
