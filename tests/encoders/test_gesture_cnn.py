@@ -10,8 +10,8 @@ import torch
 from outspike.config import EncoderConfig
 from outspike.encoders import build
 from outspike.encoders.gesture_cnn import GestureCnn
-from outspike.encoders.spiking import load_state
 from outspike.encoders.spiking_neurons import IntegratingNeuron, LeakyNeuron
+from outspike.encoders.weights import load_state
 from outspike.errors import CheckpointError
 from outspike.events.columns import Events
 from outspike.events.reader import open_events

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from outspike.encoders.weights import read_checkpoint
 from outspike.errors import CheckpointError, ConfigError
 
 _HEAD_WIDTH = 64  # every CLIP vision transformer has heads of this width
@@ -139,10 +140,7 @@ def _from_file(path: Path) -> nn.Module:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the reader raises a different class for every kind of bad file
-        raise CheckpointError(f"{path}: not a checkpoint of plain tensors: {error}") from error
+    content = read_checkpoint(path)
     if isinstance(content, Mapping) and "checkpoint" in content:
         content = content["checkpoint"]
     if not isinstance(content, Mapping):

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from outspike.config import EncoderConfig
-from outspike.encoders.spiking import SpikingFeatures, load_state
+from outspike.encoders.spiking import SpikingFeatures
 from outspike.encoders.spiking_neurons import IntegratingNeuron, SpikingNetwork
+from outspike.encoders.weights import load_state, misfits
 from outspike.errors import CheckpointError
 
 _SIZE = 128
@@ -46,15 +47,9 @@ class GestureCnn(SpikingNetwork):
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         super().__init__()
-        shapes = {f"{number}.weight": s for number, s in (_CONVOLUTIONS | _LINEAR).items()}
-        faults = [f"missing {name}" for name in shapes if name not in state]
-        faults += [f"unknown {name}" for name in state if name not in shapes]
-        faults += [
-            f"{name} is {tuple(state[name].shape)}, expected {shape}"
-            for name, shape in shapes.items()
-            if name in state and tuple(state[name].shape) != shape
-        ]
-        if faults:
+        layers = _CONVOLUTIONS | _LINEAR
+        wanted = {f"{number}.weight": torch.empty(shape) for number, shape in layers.items()}
+        if faults := misfits(wanted, state):
             raise CheckpointError(f"Not the spiking gesture network: {'; '.join(faults)}")
         for name, value in state.items():
             self.register_buffer(name.replace(".", "_"), value.float())

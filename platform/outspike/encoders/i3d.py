@@ -27,8 +27,8 @@ from outspike.encoders.crops import Crops
 from outspike.encoders.flow import TvL1
 from outspike.encoders.frames import grey, resize_uint8
 from outspike.encoders.i3d_model import CLIP_FRAMES, SIDE, WIDTH, I3d, from_state_dict
-from outspike.encoders.spiking import load_state
 from outspike.encoders.threads import fixed_threads
+from outspike.encoders.weights import load_state
 from outspike.errors import ConfigError
 from outspike.recording import Modality
 from outspike.video.decode import FrameChunk

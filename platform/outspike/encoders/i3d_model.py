@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from outspike.encoders.weights import misfits
 from outspike.errors import CheckpointError
 
 WIDTH = 1024
@@ -140,14 +141,7 @@ def from_state_dict(state: Mapping[str, Tensor], channels: int) -> I3d:
     model = I3d(channels)
     own = model.state_dict()
     used = {name: value for name, value in state.items() if not name.startswith(_CLASSIFIER)}
-    faults = [f"missing {name}" for name in own if name not in used and not _is_counter(name)]
-    faults += [f"unknown {name}" for name in used if name not in own]
-    faults += [
-        f"{name} is {tuple(used[name].shape)}, expected {tuple(value.shape)}"
-        for name, value in own.items()
-        if name in used and used[name].shape != value.shape
-    ]
-    if faults:
+    if faults := misfits(own, used, optional=_is_counter):
         raise CheckpointError(f"Not an I3D of {channels} input channels: {'; '.join(faults)}")
     model.load_state_dict(own | used)
     return model

@@ -6,9 +6,7 @@ network's features over its steps, so that a row depends on its own snippet only
 recording's length, one histogram and the resized steps of one snippet are held.
 """
 
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +21,7 @@ from outspike.encoders.clip_weights import digest
 from outspike.encoders.event_input import frames_in_order
 from outspike.encoders.spiking_neurons import SpikingNetwork
 from outspike.encoders.threads import fixed_threads
-from outspike.errors import AlignmentError, CheckpointError, ConfigError
+from outspike.errors import AlignmentError, ConfigError
 from outspike.events.columns import Events
 from outspike.recording import Modality
 
@@ -200,50 +198,3 @@ class _StepHistograms(EncoderStream):
 
     def _join(self, rows: list[Rows]) -> Rows:
         return np.array(rows, dtype=np.float32).reshape(-1, 1, self._encoder.width)
-
-
-def load_state(weights: str | None, kind: str) -> Mapping[str, Tensor]:
-    """Read a state dictionary: ``.safetensors``, plain arrays in ``.npz``, or a torch checkpoint.
-
-    Raises:
-        ConfigError: no weights are given, or there is no such file.
-        CheckpointError: the file holds something else.
-    """
-    if weights is None:
-        raise ConfigError(
-            f"{kind} needs pretrained weights: set weights= to a checkpoint file; the features of "
-            "a random network would mean nothing."
-        )
-    path = Path(weights)
-    if not path.is_file():
-        raise ConfigError(f"weights={weights!r}: no such file.")
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            tensors: dict[str, Tensor] = load_file(path)
-        except SafetensorError as error:
-            raise CheckpointError(f"{path}: not a safetensors file: {error}") from error
-        return tensors
-    return _arrays(path) if path.suffix == ".npz" else _named_tensors(path)
-
-
-def _arrays(path: Path) -> dict[str, Tensor]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path}: not an archive of plain arrays: {error}") from error
-
-
-def _named_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the reader raises a different class for every kind of bad file
-        raise CheckpointError(f"{path}: not a checkpoint of plain tensors: {error}") from error
-    if isinstance(content, Mapping) and "state_dict" in content:
-        content = content["state_dict"]
-    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise CheckpointError(f"{path}: expected named tensors, plain or under 'state_dict'.")
-    return {name.removeprefix("module."): value for name, value in content.items()}

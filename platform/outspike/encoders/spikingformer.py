@@ -3,12 +3,13 @@
 from typing import Any
 
 from outspike.config import EncoderConfig
-from outspike.encoders.spiking import SpikingFeatures, load_state
+from outspike.encoders.spiking import SpikingFeatures
 from outspike.encoders.spikingformer_model import (
     Spikingformer,
     SpikingformerConfig,
     from_state_dict,
 )
+from outspike.encoders.weights import load_state
 
 
 class SpikingformerFeatures(SpikingFeatures):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from outspike.encoders.spiking_neurons import LeakyNeuron, SpikingNetwork
+from outspike.encoders.weights import misfits
 from outspike.errors import CheckpointError, ConfigError
 
 _ATTENTION_SCALE = 0.125  # a constant of the source, whatever the width of a head
@@ -178,15 +179,7 @@ def from_state_dict(
         if not name.startswith("head.") and ".norm1." not in name and ".norm2." not in name
     }
     model = Spikingformer(_config_of(used) if config is None else config)
-    own = model.state_dict()
-    faults = [f"missing {name}" for name in own if name not in used]
-    faults += [f"unknown {name}" for name in used if name not in own]
-    faults += [
-        f"{name} is {tuple(used[name].shape)}, expected {tuple(value.shape)}"
-        for name, value in own.items()
-        if name in used and used[name].shape != value.shape
-    ]
-    if faults:
+    if faults := misfits(model.state_dict(), used):
         raise CheckpointError(f"Not a Spikingformer of {model.config}: {'; '.join(faults)}")
     model.load_state_dict(used)
     return model.eval()
