@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 import zarr
 from deltalake import DeltaTable
 
+from outspike.store.delta import optimize
+
 DOCS = Path(__file__).parents[2] / "docs" / "store.md"
 
 
@@ -42,14 +44,20 @@ def test_the_catalog_is_plain_parquet(store, kit):
 
 
 def test_the_program_in_the_documentation_runs(store, kit, tmp_path):
-    """The block in docs/store.md, word for word, in a process without this package."""
+    """DuckDB and zarr alone: the block in docs/store.md, word for word, in a process without this
+    package; after commits, a superseded attempt, a deletion and a compaction of the table.
+    """
     spec = kit.spec()
     video = kit.video("v", 16 * 90, spec)
     store.commit(kit.write(store, spec, [kit.video("w", 16 * 33, spec), video], split_bytes=1500))
-    store.commit(kit.write(store, spec, [video]))
+    store.commit(kit.write(store, spec, [video], split_bytes=1500))
+    other = store.commit(kit.write(store, spec, [kit.video("gone", 64, spec)]))
+    assert other == store.version
+    store.forget([r["attempt"] for r in store.catalog().to_pylist() if r["video_id"] == "gone"])
+    optimize(store.url, "catalog")
     (program,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), flags=re.DOTALL)
     program += f"\nnp.save({str(tmp_path / 'out.npy')!r}, features)\n"
-    program += "import sys; assert 'outspike' not in sys.modules\n"
+    program += "import sys; assert not {'outspike', 'deltalake'} & set(sys.modules)\n"
     (tmp_path / "read.py").write_text(program)
     arguments = [
         sys.executable,

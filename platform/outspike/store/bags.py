@@ -13,6 +13,7 @@ from outspike.errors import AlignmentError, BagError, StoreError
 from outspike.recording import Recording
 from outspike.store.cache import ShardCache
 from outspike.store.catalog import Key
+from outspike.store.fingerprint import FeatureSetSpec
 from outspike.store.store import FeatureStore
 from outspike.timebase import frame_labels
 
@@ -112,6 +113,10 @@ class BagReader:
     def width(self, name: str) -> int:
         """``D`` of one of the sets."""
         return self._readers[name].spec.width
+
+    def spec(self, name: str) -> FeatureSetSpec:
+        """Everything one of the sets says of itself."""
+        return self._readers[name].spec
 
     def num_crops(self, name: str) -> int:
         """``K`` of one of the sets."""
