@@ -417,7 +417,7 @@ def gvvad_ped2() -> TrainConfig:
         msf_ped2(),
         name="ped2-gv-vad",
         detector=dataclasses.replace(GV_VAD_SMALL, topk_divisor=1),
-        optim=OptimConfig(optimiser="adam", lr=1e-3, weight_decay=5e-3),
+        optim=OptimConfig(optimiser="adam", lr=1e-3, weight_decay=0.3),
     )
 
 
