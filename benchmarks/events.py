@@ -217,18 +217,7 @@ def by_number_task(events: Events) -> Task:
             frame[:] = np.bincount(place, minlength=2 * height * width)
         return frames.reshape(16, 2, height, width)
 
-    def with_add_at() -> NDArray[Any]:
-        frames = np.zeros((16, 2, height, width))
-        for frame, start, stop in zip(frames, windows[:-1], windows[1:], strict=True):
-            part = events.slice(int(start), int(stop))
-            np.add.at(frame, (part.p, part.y, part.x), 1)
-        return frames
-
-    runs: dict[str, Run] = {
-        "outspike": ours,
-        "np.bincount": with_bincount,
-        "np.add.at": with_add_at,
-    }
+    runs: dict[str, Run] = {"outspike": ours, "np.bincount": with_bincount}
     task = Task("frames by number, float64", len(events) / 1e6, "Mev/s", {"spikingjelly": 5}, runs)
     if has("spikingjelly"):
         integrate = spikingjelly_utils().integrate_events_by_fixed_frames_number
@@ -462,10 +451,12 @@ def tasks(folder: Path, num_events: int, chosen: list[str]) -> list[Task]:
         found.append(decode_task("EVT2 decode, camera's words", second, num, "evt2", reach))
     if wanted("threads"):
         found.append(threads_task(camera, num_camera))
-    if any(wanted(key) for key in ("frames", "voxel")):
+    if any(wanted(key) for key in ("number", "duration", "voxel")):
         events = concatenate(list(open_events(str(camera)).chunks(CHUNK)))
-        if wanted("frames"):
-            found += [by_number_task(events), by_duration_task(events)]
+        if wanted("number"):
+            found.append(by_number_task(events))
+        if wanted("duration"):
+            found.append(by_duration_task(events))
         if wanted("voxel"):
             found.append(voxel_task(events))
     if wanted("clips"):
@@ -480,7 +471,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--events", type=int, default=20_000_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="", help="evt3,evt2,threads,frames,voxel,clips,threshold")
+    parser.add_argument(
+        "--only", default="", help="evt3,evt2,threads,number,duration,voxel,clips,threshold"
+    )
     parser.add_argument("--markdown", action="store_true")
     options = parser.parse_args()
     chosen = [key for key in options.only.split(",") if key]
