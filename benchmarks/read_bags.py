@@ -258,9 +258,10 @@ def write(options: argparse.Namespace) -> None:
     total = sum(rows.nbytes for rows in bags) / 1e6
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder, count = Path(name), iter(range(10**6))
+        store = FeatureStore.create(str(folder / "store"))
 
         def ours() -> None:
-            fill(FeatureStore.create(str(folder / f"store{next(count)}")), bags)
+            fill(store, bags)
 
         def npy() -> None:
             target = folder / f"npy{next(count)}"

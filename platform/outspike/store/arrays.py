@@ -1,19 +1,26 @@
 """The zarr side of a segment: plain zarr v3 arrays that any zarr reader can open."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.storage import FsspecStore, LocalStore
+from zarr.storage import FsspecStore, LocalStore, MemoryStore
 
 from outspike import urls
 from outspike.errors import ConfigError, CorruptionError, MissingUrlError, StoreError
 from outspike.store.fingerprint import FeatureSetSpec
-from outspike.store.layout import CHUNK_ROWS, FORMAT, ShardLayout, crc32c, feature_set_url
+from outspike.store.layout import (
+    CHUNK_ROWS,
+    FORMAT,
+    ShardLayout,
+    crc32c,
+    feature_set_url,
+    shard_url,
+)
 
 #: Key of our entries among the attributes of a group.
 ATTRIBUTES = "outspike"
@@ -79,11 +86,18 @@ def read_feature_set(store_url: str, address: str) -> FeatureSetSpec:
 
 def chunk_crcs(content: SegmentContent) -> NDArray[np.uint32]:
     """crc32c of every 32-row chunk as it is stored, the last one filled up with zero rows."""
-    crcs = [
-        crc32c(padded(rows[first : first + CHUNK_ROWS]))
-        for _, _, rows in _shards(content)
-        for first in range(0, len(rows), CHUNK_ROWS)
-    ]
+    crcs, value, room = [], 0, CHUNK_ROWS
+    for block in content.blocks:
+        first = 0
+        while first < len(block):
+            piece = block[first : first + room]
+            value = crc32c(piece, value)
+            first, room = first + len(piece), room - len(piece)
+            if not room:
+                crcs.append(value)
+                value, room = 0, CHUNK_ROWS
+    if room < CHUNK_ROWS:
+        crcs.append(crc32c(bytes(room * content.layout.row_bytes), value))
     return np.array(crcs, dtype=np.uint32)
 
 
@@ -97,7 +111,51 @@ def padded(rows: NDArray[Any]) -> NDArray[Any]:
 
 
 def write_segment(url: str, content: SegmentContent, crcs: NDArray[np.uint32]) -> None:
-    """Write the four arrays of a segment; memory beyond ``content`` is a few times one shard."""
+    """Write the four arrays of a segment.
+
+    zarr itself makes the metadata and the small arrays; shards are written as the bytes that zarr
+    would write, without its copies: blocks as they are, and the index. On a local disk this needs
+    no memory beyond ``content``, on S3 that of one shard.
+    """
+    layout = content.layout
+    small = {name: data.to_bytes() for name, data in _small_files(content, crcs).items()}
+    with urls.plain_errors(url):
+        for shard in range(layout.num_shards):
+            _write_file(shard_url(url, shard), shard_parts(content, shard))
+        if urls.is_local(url):
+            for name, data in small.items():
+                _write_file(urls.join(url, name), [data])
+        else:
+            paths = {urls.path_in(urls.join(url, name)): data for name, data in small.items()}
+            urls.filesystem(url).pipe(paths)
+
+
+def shard_parts(content: SegmentContent, shard: int) -> Iterator[Any]:
+    """The bytes of a shard file, piece by piece: rows, zeros up to whole chunks, the index."""
+    layout = content.layout
+    first = shard * layout.shard_rows
+    num_rows = layout.rows_in_shard(shard)
+    for rows in _pieces(content.blocks, first, first + num_rows):
+        yield np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
+    yield bytes(layout.data_bytes(shard) - num_rows * layout.row_bytes)
+    yield layout.index(shard)
+
+
+def _write_file(url: str, parts: Iterable[Any]) -> None:
+    """A new file of some pieces; on a local disk it appears once it is whole."""
+    if not urls.is_local(url):
+        urls.filesystem(url).pipe_file(urls.path_in(url), b"".join(parts))
+        return
+    path = urls.local_path(url)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")  # segments have one writer
+    with open(temporary, "wb") as file:
+        file.writelines(parts)
+    temporary.replace(path)
+
+
+def _small_files(content: SegmentContent, crcs: NDArray[np.uint32]) -> dict[str, Any]:
+    """Every file of a segment but its shards, by name."""
     layout = content.layout
     small: dict[str, NDArray[Any]] = {
         "crc": crcs,
@@ -109,20 +167,19 @@ def write_segment(url: str, content: SegmentContent, crcs: NDArray[np.uint32]) -
         "rows": layout.rows,
         "crc32c": {name: crc32c(values) for name, values in small.items()},
     }
-    with urls.plain_errors(url):
-        group = zarr.create_group(zarr_store(url), attributes={ATTRIBUTES: attributes})
-        for name, values in small.items():
-            _create(group, name, values.shape, values.dtype, values.shape, None)[:] = values
-        features = _create(
-            group,
-            "features",
-            (layout.rows, layout.num_crops, layout.width),
-            np.dtype(layout.dtype),
-            (CHUNK_ROWS, layout.num_crops, layout.width),
-            (layout.shard_rows, layout.num_crops, layout.width),
-        )
-        for first, last, rows in _shards(content):
-            features[first:last] = rows
+    files: dict[str, Any] = {}
+    group = zarr.create_group(MemoryStore(files), attributes={ATTRIBUTES: attributes})
+    for name, values in small.items():
+        _create(group, name, values.shape, values.dtype, values.shape, None)[:] = values
+    _create(
+        group,
+        "features",
+        (layout.rows, layout.num_crops, layout.width),
+        np.dtype(layout.dtype),
+        (CHUNK_ROWS, layout.num_crops, layout.width),
+        (layout.shard_rows, layout.num_crops, layout.width),
+    )
+    return files
 
 
 def read_with_zarr(url: str, name: str, start: int | None, stop: int | None) -> NDArray[Any]:
@@ -162,20 +219,11 @@ def _create(
     )
 
 
-def _shards(content: SegmentContent) -> Iterator[tuple[int, int, NDArray[Any]]]:
-    """First row, row past the last, and rows of every shard."""
-    layout = content.layout
-    for first in range(0, layout.rows, layout.shard_rows):
-        last = min(first + layout.shard_rows, layout.rows)
-        yield first, last, _rows(content.blocks, first, last)
-
-
-def _rows(blocks: tuple[NDArray[Any], ...], first: int, last: int) -> NDArray[Any]:
-    """Rows ``[first, last)`` of blocks laid end to end."""
-    found, offset = [], 0
+def _pieces(blocks: tuple[NDArray[Any], ...], first: int, last: int) -> Iterator[NDArray[Any]]:
+    """The parts of blocks laid end to end that are rows ``[first, last)``."""
+    offset = 0
     for block in blocks:
         low, high = max(first - offset, 0), min(last - offset, len(block))
         if low < high:
-            found.append(block[low:high])
+            yield block[low:high]
         offset += len(block)
-    return found[0] if len(found) == 1 else np.concatenate(found)

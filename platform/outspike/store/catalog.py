@@ -1,6 +1,5 @@
 """The catalog: one row per extent, appended by whole attempts; what is not in it does not exist."""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -80,7 +79,7 @@ class Receipt:
 
 def receipts_table(receipts: Sequence[Receipt]) -> pa.Table:
     """Receipts as rows of the catalog."""
-    rows = [{**dataclasses.asdict(receipt), "fps": str(receipt.fps)} for receipt in receipts]
+    rows = [{**vars(receipt), "fps": str(receipt.fps)} for receipt in receipts]
     return pa.Table.from_pylist(rows, schema=CATALOG_SCHEMA)
 
 

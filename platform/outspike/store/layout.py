@@ -51,12 +51,12 @@ def new_id() -> str:
     return f"{time.time_ns() // 1000:014x}-{secrets.token_hex(6)}"
 
 
-def crc32c(data: bytes | NDArray[Any]) -> int:
-    """crc32c of the bytes of ``data`` (C order)."""
+def crc32c(data: bytes | NDArray[Any], before: int = 0) -> int:
+    """crc32c of the bytes of ``data`` (C order), which follow others whose crc is ``before``."""
     if not isinstance(data, bytes):
         data = np.ascontiguousarray(data).view()
         data.flags.writeable = False  # the library takes read-only buffers, without a copy
-    return int(google_crc32c.value(data))
+    return int(google_crc32c.extend(before, data))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +174,15 @@ class ShardLayout:
     def shard_bytes(self, shard: int) -> int:
         """Length of a shard file."""
         return self.data_bytes(shard) + self.index_bytes()
+
+    def index(self, shard: int) -> bytes:
+        """The index of a shard whose chunks follow one another, its crc included."""
+        entries = np.full((self.shard_rows // CHUNK_ROWS, 2), _EMPTY, dtype="<u8")
+        present = self.data_bytes(shard) // self.chunk_bytes
+        entries[:present, 0] = np.arange(present) * self.chunk_bytes
+        entries[:present, 1] = self.chunk_bytes
+        body = entries.tobytes()
+        return body + crc32c(body).to_bytes(_INDEX_CRC_BYTES, "little")
 
     def is_sequential(self, shard: int, index: bytes) -> bool:
         """Whether an index is intact and lists the chunks one after the other, none left out."""
