@@ -16,7 +16,7 @@ from outspike.events.write import write_events
 SIZE = (640, 480)
 
 #: Longer than the clock of EVT 3.0 (16.8 s), and a few of them longer than that of DAT (71.6 min).
-SILENCE = 600_000_000
+SILENCE = 400_000_000
 
 
 @st.composite
