@@ -14,9 +14,16 @@ from outspike.evaluate.evaluate import evaluate
 from outspike.evaluate.protocols import get_protocol
 from outspike.evaluate.stored import floor_of
 from outspike.extract.run import extract
-from outspike.recipes import extract_ped2, floor_ped2, msf_ped2
+from outspike.recipes import (
+    crossfit_ped2,
+    extract_ped2,
+    extract_ped2_cross,
+    floor_ped2,
+    msf_ped2,
+)
 from outspike.store.store import FeatureStore
 from outspike.timebase import SnippetGrid
+from outspike.train.crossfit import crossfit
 from outspike.train.job import train
 from outspike.video.decode import FrameChunk, decode
 
@@ -84,3 +91,23 @@ def test_the_spiking_detector_finds_ped2s_anomalies(place):
     result = train(place(msf_ped2()), register_model=False)
     assert result.metrics["test/auc"] > 0.95
     assert result.metrics["test/video_auc"] > 0.95
+
+
+@pytest.mark.slow
+def test_the_spiking_detector_beats_the_floor_on_clips_that_it_never_saw(media, tmp_path):
+    """Over all labelled test clips of Ped2, cross-fitted, the whole interval lies above zero."""
+    extracting = with_place(extract_ped2_cross(), media, tmp_path)
+    assert extract(extracting).quarantined == 0
+    config = crossfit_ped2()
+    done = crossfit(
+        dataclasses.replace(
+            config,
+            train=with_place(config.train, media, tmp_path),
+            out=str(tmp_path / "report"),
+        )
+    )
+    results = done.evaluation.results
+    assert results.num_videos == 8
+    assert results.metrics["auc"].value > 0.83
+    assert results.floor.metrics["auc"].value == pytest.approx(0.707, abs=0.01)
+    assert results.floor.verdict("auc") == "better"
