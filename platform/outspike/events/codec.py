@@ -6,7 +6,6 @@ cares whether they lie on a disk or in a bucket; it holds at most a block of the
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import BinaryIO, Literal, NoReturn, Protocol
 
@@ -55,10 +54,7 @@ class Piece:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """An open file, how to treat its faults, and a tally of what was skipped.
-
-    What a codec opens on top of ``file`` it closes through ``closing``, before ``file`` is.
-    """
+    """An open file, how to treat its faults, and a tally of what was skipped."""
 
     url: str
     file: BinaryIO
@@ -68,7 +64,6 @@ class Source:
     size: tuple[int, int] | None = None
     num_threads: int = 1
     skipped: Counter[str] = field(default_factory=Counter)
-    closing: ExitStack = field(default_factory=ExitStack)
 
     def fault(self, kind: str, message: str, *, reason: str = "corrupt", count: int = 1) -> None:
         """Raise on the first fault, or count what it costs and let the codec go on.

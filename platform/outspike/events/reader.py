@@ -134,8 +134,7 @@ class EventReader:
                     num_threads=self._num_threads,
                     skipped=self._skipped,
                 )
-                with source.closing:
-                    yield source, find_codec(source)
+                yield source, find_codec(source)
         except OSError as error:
             raise MediaError(f"{self.url}: {error}", reason="unreadable") from error
 
