@@ -251,3 +251,21 @@ def test_a_reader_that_was_used_travels(filled):
     before = reader.read_bags(keys)
     after = pickle.loads(pickle.dumps(reader)).read_bags(keys)
     assert np.array_equal(after.features["tiny"], before.features["tiny"])
+
+
+def test_held_views_keep_no_file_open_and_outlive_their_segment(filled, monkeypatch):
+    """A training run may hold views of more shards than a process may have files open; what was
+    mapped stays readable after the reader is gone and the file is removed.
+    """
+    monkeypatch.setattr(shards, "_MAX_OPEN", 4)
+    reader = BagReader(filled, ["tiny"])
+    keys = reader.keys()
+    before = len(os.listdir("/proc/self/fd"))
+    views = [reader.read(key, copy=False).features["tiny"] for key in keys]
+    assert len(os.listdir("/proc/self/fd")) <= before
+    whole = reader.read_bags(keys).features["tiny"].copy()
+    for path in shard_paths(filled).values():
+        os.unlink(path)
+    del reader
+    for number, view in enumerate(views):
+        assert np.array_equal(view, whole[number, :, : view.shape[1]])

@@ -1,10 +1,13 @@
 """Ranged reads of files that never change: memory maps on a local disk, one GET on S3."""
 
+import ctypes
+import mmap
+import os
+import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +15,13 @@ from numpy.typing import NDArray
 from outspike import urls
 from outspike.store.fetch import fetch_files
 
-_MAX_MAPS = 256  # each holds a file descriptor
+_MAX_MAPS = 256
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_mmap, _munmap = _LIBC.mmap, _LIBC.munmap
+_mmap.restype = ctypes.c_void_p
+_mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+_munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
 
 class RangeFiles:
@@ -65,13 +74,26 @@ class RangeFiles:
 
 
 def open_map(path: Path) -> NDArray[np.uint8]:
-    """A local file as memory, read-only.
+    """A local file as memory, read-only, for as long as an array on it lives.
+
+    Without the file descriptor that Python's own map keeps: a data set may lie in more files than a
+    process may have open.
 
     Raises:
         MissingUrlError: no such file.
+        UrlError: it cannot be mapped.
     """
-    with urls.plain_errors(str(path)):
-        if path.stat().st_size == 0:  # cannot be mapped
+    with urls.plain_errors(str(path)), open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:  # cannot be mapped
             return np.zeros(0, dtype=np.uint8)
-        mapped: np.memmap[Any, np.dtype[np.uint8]] = np.memmap(path, dtype=np.uint8, mode="r")
-        return mapped.view(np.ndarray)
+        start = _mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, file.fileno(), 0)
+        if start == ctypes.c_void_p(-1).value:
+            raise OSError(
+                ctypes.get_errno(), f"cannot be mapped: {os.strerror(ctypes.get_errno())}"
+            )
+    memory = (ctypes.c_ubyte * size).from_address(start)
+    weakref.finalize(memory, _munmap, start, size).atexit = False  # the system does it then
+    array: NDArray[np.uint8] = np.frombuffer(memoryview(memory), dtype=np.uint8)
+    array.flags.writeable = False
+    return array

@@ -22,7 +22,7 @@ from outspike.store.fingerprint import FeatureSetSpec
 from outspike.store.layout import CHUNK_ROWS, ShardLayout, crc32c, segment_url
 from outspike.store.reader import SegmentReader, damaged_rows
 
-_MAX_OPEN = 256  # each holds a file descriptor a shard
+_MAX_OPEN = 1024
 _MAX_TRIES = 3
 _MAX_REQUESTS = 16
 _MAX_GET_BYTES = 16_000_000

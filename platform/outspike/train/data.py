@@ -17,9 +17,9 @@ _MEMORY_BYTES = 4_000_000_000
 class BagCache:
     """Bags of a plan by recording, kept in memory up to a budget.
 
-    What does not fit is read again each time; on a local store that is a copy out of the page
-    cache, which all workers of a node share. Of a split that withholds them, training recordings
-    come without frame labels, whatever the store says of them.
+    On a local store they are views of mapped shards, which all workers of a node share. Of one on
+    S3 what does not fit is read again each time. Of a split that withholds them, training
+    recordings come without frame labels, whatever the store says of them.
     """
 
     def __init__(self, plan: TrainingPlan, *, max_bytes: int = _MEMORY_BYTES) -> None:
@@ -33,13 +33,13 @@ class BagCache:
         """The bag of a recording, its features under the names the detector uses."""
         if recording.key in self._held:
             return self._held[recording.key]
-        bag = self._reader.read((recording.dataset, recording.video_id))
+        bag = self._reader.read((recording.dataset, recording.video_id), copy=False)
         features = {self._names[address]: rows for address, rows in bag.features.items()}
         withheld = bag.split == "train" and bag.label != 0 and not self._frame_labels_allowed
         bag = dataclasses.replace(
             bag, features=features, intervals=None if withheld else bag.intervals
         )
-        size = sum(rows.nbytes for rows in features.values())
+        size = sum(rows.nbytes for rows in features.values() if rows.flags.writeable)  # no views
         if size <= self._room:
             self._room -= size
             self._held[recording.key] = bag
