@@ -8,7 +8,6 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Annotated
 
 import tyro
 
-from outspike import app, cli_events, cli_import, cli_store
+from outspike import app, cli_events, cli_import, cli_store, urls
 from outspike.errors import ConfigError
 
 Arguments = Sequence[str] | None
@@ -217,6 +216,40 @@ def promote(
     return app.DONE if promotion.passed else app.REFUSED
 
 
+def compare(
+    recipes: Annotated[tuple[str, ...], tyro.conf.Positional],
+    seeds: tuple[int, ...] = (0,),
+    out: str = "",
+) -> int:
+    """Train recipes one after the other, and print one table of what each reaches.
+
+    Every recipe is judged under its own protocol beside the motion floor on the same recordings.
+    Runs that are finished are found, not repeated; nothing is registered.
+
+    example: outspike compare msf-miniature saa-miniature --seeds 0 1 --out table.md
+
+    Args:
+        recipes: names that jobs/train.py knows.
+        seeds: each recipe is trained once with each.
+        out: file for the table, in Markdown.
+    """
+    from outspike.recipes import TRAIN_RECIPES
+    from outspike.train import compare as comparison
+
+    unknown = [name for name in recipes if name not in TRAIN_RECIPES]
+    if unknown or not recipes:
+        raise ConfigError(
+            f"Unknown recipes {', '.join(unknown) or '(none given)'}; there are "
+            f"{', '.join(TRAIN_RECIPES)}."
+        )
+    chosen = [(name, TRAIN_RECIPES[name]()) for name in recipes]
+    table = comparison.markdown(comparison.compare(chosen, seeds))
+    print(table, end="")
+    if out:
+        urls.write_bytes(out, table.encode())
+    return app.DONE
+
+
 def lineage(
     model: str = "",
     recording: str = "",
@@ -313,19 +346,33 @@ def datasets(name: Name = "", root: str = "", split: str = "official") -> int:
     return app.DONE
 
 
-def video_probe(file: File, as_json: Json = False) -> int:
-    """Say what a video is: codec, size, turn, frame rate, streams.
+def video_probe(
+    file: File, as_json: Json = False, headers_only: bool = False, timeout_s: float = 3600.0
+) -> int:
+    """Say what a video is, and what really decodes of it.
+
+    Codec, size as stored and as shown, turn, frame rate and streams come from the container; the
+    number of frames, the first and last time and whether times only go forward from decoding it to
+    the end. Where that stops early decode_error says why; what cannot be opened is an error.
 
     example: outspike video probe s3://bucket/door.mp4 --json
 
     Args:
         file: local path or s3:// address.
         as_json: print JSON instead of a table.
+        headers_only: answer from the container and the first frame.
+        timeout_s: wall-clock limit for decoding.
     """
-    from outspike.video.probe import probe
+    if headers_only:
+        from outspike.video.probe import probe
+        from outspike.video.survey import Survey
 
-    info = probe(file)
-    return _show({**asdict(info), "display_size": info.display_size}, as_json)
+        headers = Survey(info=probe(file)).facts()
+        from_frames = ("decoded_frames", "t_first", "t_last", "monotone")
+        return _show({k: v for k, v in headers.items() if k not in from_frames}, as_json)
+    from outspike.video.isolate import survey_isolated
+
+    return _show(survey_isolated(file, timeout_s=timeout_s).facts(), as_json)
 
 
 def _show(facts: dict[str, object], as_json: bool) -> int:
@@ -374,6 +421,7 @@ _JOBS: dict[str, Callable[[Arguments, str], int]] = {
 _TOOLS: dict[str, Callable[..., int]] = {
     "demo": demo,
     "promote": promote,
+    "compare": compare,
     "lineage": lineage,
     "store": cli_store.store,
     "store fsck": cli_store.store_fsck,
@@ -392,8 +440,8 @@ _TOOLS: dict[str, Callable[..., int]] = {
     "events render": cli_events.events_render,
 }
 _ORDER = (
-    *("demo", "datasets", "extract", "train", "tune", "crossfit", "evaluate", "promote", "lineage"),
-    "predict",
+    *("demo", "datasets", "extract", "train", "tune", "crossfit", "compare", "evaluate"),
+    *("promote", "lineage", "predict"),
     *("store", "store fsck", "store gc", "store compact", "store lineage", "store unpin"),
     *("store import", "store export", "datasets import-labels", "import-checkpoint"),
     *("video probe", "events info", "events convert", "events render"),

@@ -101,9 +101,11 @@ GV_VAD_SMALL = GvVadConfig(
 
 MINIATURE = DataConfig(dataset="miniature", root="outspike-data/miniature")
 PED2 = DataConfig(dataset="ucsd_ped2", root="ucsd_ped2", split="weak-a")
-#: Another division of the same clips, with labels of its own, so in a store of its own.
+#: Other divisions of the same clips, with labels of their own, so in stores of their own.
 PED2_CROSS = DataConfig(dataset="ucsd_ped2", root="ucsd_ped2", split="official")
 PED2_CROSS_STORE = StoreConfig(url="outspike-data/ped2-cross")
+PED2_FULL = DataConfig(dataset="ucsd_ped2", root="ucsd_ped2", split="full-a")
+PED2_FULL_STORE = StoreConfig(url="outspike-data/ped2-full")
 FIGHTS = DataConfig(dataset="surv_fight", root="surv_fight")
 FIGHTS_LONG = DataConfig(
     dataset="surv_fight_long", root="outspike-data/surv_fight_long", clips_root="surv_fight"
@@ -146,6 +148,11 @@ def extract_ped2() -> ExtractConfig:
 def extract_ped2_cross() -> ExtractConfig:
     """As ped2, divided for cross-fitting: training clips all normal, test clips all anomalous."""
     return dataclasses.replace(extract_ped2(), data=PED2_CROSS, store=PED2_CROSS_STORE)
+
+
+def extract_ped2_full() -> ExtractConfig:
+    """As ped2, with the frame labels of the anomalous training clips (split full-a)."""
+    return dataclasses.replace(extract_ped2(), data=PED2_FULL, store=PED2_FULL_STORE)
 
 
 def extract_ped2_generated() -> ExtractConfig:
@@ -199,6 +206,7 @@ EXTRACT_RECIPES: dict[str, Callable[[], ExtractConfig]] = {
     "folder": extract_folder,
     "ped2": extract_ped2,
     "ped2-cross": extract_ped2_cross,
+    "ped2-full": extract_ped2_full,
     "ped2-generated": extract_ped2_generated,
     "fights": extract_fights,
     "fights-long": extract_fights_long,
@@ -395,14 +403,12 @@ def saa_ped2() -> TrainConfig:
 
 
 def aed_ped2() -> TrainConfig:
-    """ConvLSTM frame regression on the frame labels of UCSD Ped2, split full-a.
-
-    Register them first: ``jobs/extract.py ped2 --data.split full-a``.
-    """
+    """ConvLSTM frame regression on frame labels of UCSD Ped2 (``jobs/extract.py ped2-full``)."""
     return dataclasses.replace(
         msf_ped2(),
         name="ped2-aed",
-        data=dataclasses.replace(PED2, split="full-a"),
+        data=PED2_FULL,
+        store=PED2_FULL_STORE,
         detector=AED_SMALL,
         window=WindowConfig(rule="crop", length=AED_SMALL.window),
         optim=OptimConfig(optimiser="adam", lr=1e-3, weight_decay=1e-2),
