@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from outspike import cli
 from outspike.errors import MediaError
 from outspike.video.decode import decode
 from outspike.video.isolate import decode_isolated
@@ -35,6 +36,19 @@ def test_headers_are_read_as_expected(name):
     assert info.video_streams == expected["video_streams"]
     assert info.audio_streams == expected["audio_streams"]
     assert info.rotation == expected["rotation"] % 360
+
+
+@names
+def test_the_probe_prints_every_expected_fact(name, capsys):
+    """As ``outspike video probe FILE --json``, key by key; the size as shown stands beside it."""
+    assert cli.video_probe(str(VIDEOS / name), as_json=True) == 0
+    found, expected = json.loads(capsys.readouterr().out), EXPECTED[name]
+    of_the_file = ("bytes", "sha256_file")
+    wanted = {key: value for key, value in expected.items() if key not in of_the_file}
+    assert {key: found[key] for key in wanted} == pytest.approx(wanted)
+    assert ("decode_error" in found) == ("decode_error" in expected)
+    size = [expected["width"], expected["height"]]
+    assert found["display_size"] == (size[::-1] if expected["rotation"] % 180 else size)
 
 
 @names

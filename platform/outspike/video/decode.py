@@ -57,10 +57,11 @@ def decode_frames(url: str) -> Iterator[tuple[VideoInfo, NDArray[np.uint8]]]:
         stream = choose_stream(container, url)
         reformatter = VideoReformatter()
         info: VideoInfo | None = None
-        for frame in _presented(container, stream, url):
+        for frame in presented_frames(container, stream, url):
             if info is None:
                 info = describe(container, stream, first_rotation(frame.rotation, url), url)
-            yield info, _upright_rgb(reformatter, frame, info, url)
+            check_size(frame, info, url)
+            yield info, _upright_rgb(reformatter, frame, info)
 
 
 def in_chunks(
@@ -88,8 +89,16 @@ def in_chunks(
         yield FrameChunk(start, chunk[:held])
 
 
-def _presented(container: InputContainer, stream: VideoStream, url: str) -> Iterator[VideoFrame]:
-    """Frames in presentation order; counts what fails and raises at the end."""
+def presented_frames(
+    container: InputContainer, stream: VideoStream, url: str
+) -> Iterator[VideoFrame]:
+    """Frames in presentation order, as the decoder gives them.
+
+    What fails on the way is counted, and raised at the end.
+
+    Raises:
+        MediaError: ``truncated``, ``corrupt``, ``no_frames``.
+    """
     num_frames = num_failed = 0
     last_corrupt = False
     try:
@@ -134,15 +143,23 @@ def _check_complete(
         raise MediaError(f"{url}: no frame decodes.", reason="no_frames")
 
 
-def _upright_rgb(
-    reformatter: VideoReformatter, frame: VideoFrame, info: VideoInfo, url: str
-) -> NDArray[np.uint8]:
+def check_size(frame: VideoFrame, info: VideoInfo, url: str) -> None:
+    """Every frame has the size of the first.
+
+    Raises:
+        MediaError: this one has not (``corrupt``).
+    """
     if (frame.width, frame.height) != (info.width, info.height):
         raise MediaError(
             f"{url}: frames change from {info.width}x{info.height} to "
             f"{frame.width}x{frame.height}; re-encode it at one size.",
             reason="corrupt",
         )
+
+
+def _upright_rgb(
+    reformatter: VideoReformatter, frame: VideoFrame, info: VideoInfo
+) -> NDArray[np.uint8]:
     rgb = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
     picture = cast(NDArray[np.uint8], rgb)
     return np.rot90(picture, info.rotation // 90) if info.rotation else picture

@@ -32,6 +32,7 @@ import outspike
 from outspike.errors import ConfigError, MediaError
 from outspike.video.decode import FrameChunk, in_chunks
 from outspike.video.probe import VideoInfo
+from outspike.video.survey import Survey
 from outspike.video.worker import END, ERROR, FRAME, HEADER, INFO
 
 _PIPE_BYTES = 1 << 20
@@ -55,35 +56,30 @@ def decode_isolated(
         yield from video.chunks(chunk_frames)
 
 
-class IsolatedVideo:
-    """A video opened in a child process; ``info`` is known before any frame is asked for.
+def survey_isolated(url: str, *, timeout_s: float = 3600.0, memory_mb: int = 4096) -> Survey:
+    """As :func:`outspike.video.survey.survey`, in a child process with limits.
 
-    Use as a context manager: leaving it before the last frame ends the child.
+    Raises:
+        MediaError: as ``survey``; further ``timeout``, ``memory``, ``crashed``.
     """
+    with _Answer({"url": url, "survey": True}, timeout_s, memory_mb) as answer:
+        return Survey.from_json(answer.receive_info())
 
-    info: VideoInfo
 
-    def __init__(self, url: str, *, timeout_s: float, memory_mb: int) -> None:
+class _Answer:
+    """What a child sends in answer to one request. Leaving it before its end ends the child."""
+
+    def __init__(self, request: dict[str, Any], timeout_s: float, memory_mb: int) -> None:
         if timeout_s <= 0 or memory_mb < 1:
             raise ConfigError(
                 f"timeout_s={timeout_s}, memory_mb={memory_mb}: both must be positive."
             )
-        self.url = url
+        self.url = str(request["url"])
         self._timeout_s = timeout_s
         self._left_s = timeout_s
         self._is_fit = False
-        self._child: _Child | None = _child_with(
-            {"url": url, "memory_mb": memory_mb, "cpu_seconds": math.ceil(timeout_s) + 1}
-        )
-        try:
-            self.info = self._receive_info()
-        except BaseException:
-            self.close()
-            raise
-
-    def chunks(self, chunk_frames: int = 64) -> Iterator[FrameChunk]:
-        """Frames in chunks of at most ``chunk_frames``, once."""
-        return in_chunks(((self.info, frame) for frame in self._frames()), chunk_frames)
+        limits = {"memory_mb": memory_mb, "cpu_seconds": math.ceil(timeout_s) + 1}
+        self._child: _Child | None = _child_with(request | limits)
 
     def close(self) -> None:
         """Let go of the child: kept for the next video if this one ended well, else ended."""
@@ -112,13 +108,15 @@ class IsolatedVideo:
             raise ValueError(f"{self.url}: this video is closed.")
         return self._child
 
-    def _receive_info(self) -> VideoInfo:
+    def receive_info(self) -> str:
+        """The text that comes first."""
         kind, _, _, length = self._header()
         if kind != INFO:  # also an end without any frame, which the decoder tells as an error
             raise self._crashed()
-        return VideoInfo.from_json(self._read(np.empty(length, dtype=np.uint8)).tobytes().decode())
+        return self._read(np.empty(length, dtype=np.uint8)).tobytes().decode()
 
-    def _frames(self) -> Iterator[NDArray[np.uint8]]:
+    def frames(self) -> Iterator[NDArray[np.uint8]]:
+        """Every frame ``[H, W, 3]``, to the end."""
         while True:
             kind, height, width, _ = self._header()
             if kind == END:
@@ -174,6 +172,27 @@ class IsolatedVideo:
             f"{self.url}: the decoder ended with {how}{detail}; leave the recording out.",
             reason="crashed",
         )
+
+
+class IsolatedVideo(_Answer):
+    """A video opened in a child process; ``info`` is known before any frame is asked for.
+
+    Use as a context manager: leaving it before the last frame ends the child.
+    """
+
+    info: VideoInfo
+
+    def __init__(self, url: str, *, timeout_s: float, memory_mb: int) -> None:
+        super().__init__({"url": url}, timeout_s, memory_mb)
+        try:
+            self.info = VideoInfo.from_json(self.receive_info())
+        except BaseException:
+            self.close()
+            raise
+
+    def chunks(self, chunk_frames: int = 64) -> Iterator[FrameChunk]:
+        """Frames in chunks of at most ``chunk_frames``, once."""
+        return in_chunks(((self.info, frame) for frame in self.frames()), chunk_frames)
 
 
 # ------------------------------------------------------------------------------- the children

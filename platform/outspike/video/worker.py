@@ -1,5 +1,7 @@
 """The child process of :mod:`outspike.video.isolate`: decodes videos into a pipe, one at a time.
 
+A request with ``survey`` asks what decoding shows (:mod:`outspike.video.survey`), not for frames.
+
 Run as ``python -m outspike.video.worker FD``; every line on standard input is a request, the end of
 input its end. It imports numpy and PyAV only, so that it starts in about a fifth of a second.
 """
@@ -10,12 +12,14 @@ import os
 import resource
 import struct
 import sys
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from outspike.errors import MediaError
 from outspike.video.decode import decode_frames
+from outspike.video.survey import survey
 
 #: kind, height, width, payload bytes; with END, height is 1 where another request is welcome
 HEADER = struct.Struct("<4sIIQ")
@@ -32,15 +36,18 @@ def main(arguments: list[str]) -> int:
         for line in sys.stdin:
             request = json.loads(line)
             limit_resources(bare, request["memory_mb"], request["cpu_seconds"])
-            if not _answer(pipe.fileno(), request["url"], bare, request["memory_mb"]):
+            send = _send_survey if request.get("survey") else _send_frames
+            if not _answer(send, pipe.fileno(), request["url"], bare, request["memory_mb"]):
                 return 0
     return 0
 
 
-def _answer(descriptor: int, url: str, bare: int, memory_mb: int) -> bool:
+def _answer(
+    send: Callable[[int, str], None], descriptor: int, url: str, bare: int, memory_mb: int
+) -> bool:
     """Decode one video; returns whether this process is fit for another."""
     try:
-        _send_frames(descriptor, url)
+        send(descriptor, url)
     except (MediaError, MemoryError) as error:
         if isinstance(error, MediaError) and not _near_memory_limit():
             _send_error(descriptor, error.reason, str(error))
@@ -94,6 +101,13 @@ def _send_frames(descriptor: int, url: str) -> None:
         height, width, _ = frame.shape
         _send(descriptor, FRAME, height, width, _bytes_of(frame))
         is_first = False
+
+
+def _send_survey(descriptor: int, url: str) -> None:
+    found = survey(url)
+    if found.error is not None and _near_memory_limit():
+        raise MemoryError(found.error)
+    _send(descriptor, INFO, 0, 0, found.to_json().encode())
 
 
 def _bytes_of(frame: NDArray[np.uint8]) -> memoryview:
