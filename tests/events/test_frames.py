@@ -100,3 +100,19 @@ def test_every_type_counts_the_same_up_to_its_own_limit(dtype: type) -> None:
 def test_half_floats_are_no_type_to_count_in() -> None:
     with pytest.raises(ConfigError, match="not in float16"):
         count_frames(make(3), np.array([0, 3]), SIZE, np.float16)
+
+
+@pytest.mark.parametrize("repeated", [0, 70_000])
+def test_large_full_frames_are_counted_alike_in_wide_types(repeated: int) -> None:
+    """Wide types go through 16 bits where most pixels are hit, unless a pixel needs more."""
+    size, num = (512, 300), 200_000
+    rng = np.random.default_rng(0)
+    x = np.append(rng.integers(0, size[0], num), np.full(repeated, 7)).astype(np.uint16)
+    y = np.append(rng.integers(0, size[1], num), np.full(repeated, 9)).astype(np.uint16)
+    p = np.append(rng.integers(0, 2, num), np.ones(repeated)).astype(np.uint8)
+    events = Events(np.arange(num + repeated), x, y, p)
+    expected = np.zeros((1, 2, size[1], size[0]))
+    np.add.at(expected[0], (p, y, x), 1)
+    for dtype in (np.uint32, np.float64):
+        found = count_frames(events, np.array([0, len(events)]), size, dtype)
+        np.testing.assert_array_equal(found, expected)

@@ -142,12 +142,14 @@ def decode_evt3(
             for rank in range(4):
                 place = num + np.uintp(rank)
                 t[place] = now
-                x[place] = (base + np.int64((bits >> np.uint64(4 * rank)) & np.uint64(15))) | polarity
+                column = base + np.int64((bits >> np.uint64(4 * rank)) & np.uint64(15))
+                x[place] = column | polarity
                 y[place] = row
             for rank in range(4, found):
                 place = num + np.uintp(rank)
                 t[place] = now
-                x[place] = (base + np.int64((bits >> np.uint64(4 * rank)) & np.uint64(15))) | polarity
+                column = base + np.int64((bits >> np.uint64(4 * rank)) & np.uint64(15))
+                x[place] = column | polarity
                 y[place] = row
             num += np.uintp(found)
             base += 12 if kind == _VECT_12 else 8
