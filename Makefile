@@ -17,7 +17,7 @@ PIP := PIP_CONSTRAINT=constraints-cpu.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-media lint docs bench ped2 fights
+.PHONY: help install demo test test-slow test-media lint docs bench ped2 fights compare
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  \1\t/' | expand -t 16
@@ -63,7 +63,14 @@ ped2: $(INSTALLED)  ## extract, train and promote the model `ped2` (OUTSPIKE_MED
 	$(BIN)/python jobs/train.py ped2 --data.root $(MEDIA)/ucsd_ped2
 	@$(BIN)/python jobs/promote.py ped2 || { test $$? -eq 4 && echo 'The newest version of ped2 is registered and not champion: the line NO says why.'; }
 
-fights: $(INSTALLED)  ## the same for the model `surv_fight` (OUTSPIKE_MEDIA)
+fights: $(INSTALLED)  ## the same for `surv_fight`, the ensemble that cross-validation prefers
 	$(BIN)/python jobs/extract.py fights --data.root $(MEDIA)/surv_fight
-	$(BIN)/python jobs/train.py fights --data.root $(MEDIA)/surv_fight
+	$(BIN)/python jobs/train.py fights-ensemble --name surv_fight --data.root $(MEDIA)/surv_fight
 	@$(BIN)/python jobs/promote.py surv_fight || { test $$? -eq 4 && echo 'The newest version of surv_fight is registered and not champion: the line NO says why.'; }
+
+compare: $(INSTALLED)  ## every detector on the miniature set and on Ped2, in one table
+	$(BIN)/python jobs/extract.py miniature
+	$(BIN)/python jobs/extract.py ped2 --data.root $(MEDIA)/ucsd_ped2
+	$(BIN)/python jobs/extract.py ped2-full --data.root $(MEDIA)/ucsd_ped2
+	$(BIN)/outspike compare $(foreach kind,msf iefvad gvvad saa aed floor,$(kind)-miniature) --out comparison-miniature.md
+	$(BIN)/outspike compare ped2 $(foreach kind,iefvad gvvad saa aed floor,$(kind)-ped2) --out comparison-ped2.md
