@@ -281,8 +281,8 @@ _HONEST: dict[str, Protocol] = {
     "lad2000": Protocol(
         name="lad2000",
         dataset="lad2000",
-        note="560 test videos; every frame of every video counts, once. Published figures leave out "
-        "the last snippets of videos that are no whole number of windows long.",
+        note="560 test videos; every frame of every video counts, once. Published figures leave "
+        "out the last snippets of videos that are no whole number of windows long.",
     ),
     "msad": Protocol(
         name="msad",
