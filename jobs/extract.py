@@ -11,7 +11,7 @@ except ModuleNotFoundError:
         "with 'ray job submit --runtime-env infra/runtime_env.yaml jobs/extract.py'."
     )
 
-from outspike.cli import extract
+from outspike.cli_extract import extract
 
 if __name__ == "__main__":
     run_job(extract)

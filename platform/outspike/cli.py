@@ -15,7 +15,7 @@ from typing import Annotated
 
 import tyro
 
-from outspike import app, cli_events, cli_import, cli_store, urls
+from outspike import app, cli_events, cli_extract, cli_import, cli_store, urls
 from outspike.errors import ConfigError
 
 Arguments = Sequence[str] | None
@@ -24,36 +24,6 @@ Model = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
 Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
 Url = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="URL")]
 Json = Annotated[bool, tyro.conf.arg(name="json")]
-
-
-def extract(arguments: Arguments = None, prog: str = "jobs/extract.py") -> int:
-    """Extract features of recordings into a store, skipping what it already holds."""
-    from outspike.recipes import EXTRACT_RECIPES
-
-    config = app.choose_config(
-        EXTRACT_RECIPES,
-        default="miniature",
-        prog=prog,
-        description=(
-            "Decode recordings once and write their features into a zarr store. What the store "
-            "already holds is skipped, so the same command goes on after an interruption.\n\n"
-            "examples:\n"
-            f"  {prog}                                  the miniature data set\n"
-            f"  {prog} folder --data.root my-videos     your own recordings\n"
-            f"  {prog} ped2 --data.root s3://bucket/ped2 --store.url s3://bucket/store"
-        ),
-        arguments=arguments,
-    )
-    from outspike.extract import run  # after the arguments: it loads torch and Ray
-    from outspike.extract.prepare import prepare
-
-    if config.dry_run:
-        print(run.describe(config))
-        return app.DONE
-    prepare(config.data)
-    result = run.extract(config)
-    print(result.table())
-    return app.QUARANTINED if result.bad_share > config.max_bad_share else app.DONE
 
 
 def train(arguments: Arguments = None, prog: str = "jobs/train.py") -> int:
@@ -411,7 +381,8 @@ def _told(value: object) -> object:
 
 #: Commands whose options are those of a recipe.
 _JOBS: dict[str, Callable[[Arguments, str], int]] = {
-    "extract": extract,
+    "extract": cli_extract.extract,
+    "extract retry": cli_extract.extract_retry,
     "train": train,
     "tune": tune,
     "crossfit": crossfit,
@@ -420,6 +391,7 @@ _JOBS: dict[str, Callable[[Arguments, str], int]] = {
 }
 _TOOLS: dict[str, Callable[..., int]] = {
     "demo": demo,
+    "extract ledger": cli_extract.extract_ledger,
     "promote": promote,
     "compare": compare,
     "lineage": lineage,
@@ -440,7 +412,8 @@ _TOOLS: dict[str, Callable[..., int]] = {
     "events render": cli_events.events_render,
 }
 _ORDER = (
-    *("demo", "datasets", "extract", "train", "tune", "crossfit", "compare", "evaluate"),
+    *("demo", "datasets", "extract", "extract ledger", "extract retry"),
+    *("train", "tune", "crossfit", "compare", "evaluate"),
     *("promote", "lineage", "predict"),
     *("store", "store fsck", "store gc", "store compact", "store lineage", "store unpin"),
     *("store import", "store export", "datasets import-labels", "import-checkpoint"),

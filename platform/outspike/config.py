@@ -108,6 +108,12 @@ class ExtractConfig:
     """Share of quarantined inputs above which the job exits with 3."""
     retry_quarantined: bool = False
     """Try recordings again that an earlier run quarantined."""
+    only_quarantined: bool = False
+    """Try these alone; what ``outspike extract retry`` does."""
+    only: tuple[str, ...] = ()
+    """Look at these recordings alone: ids, or patterns such as ``Test0*`` or ``ucsd_ped2/*``."""
+    shuffle_seed: int | None = None
+    """Extract in an order shuffled by this seed, so that a ``limit`` takes a fair sample."""
     limit: int | None = None
     """Extract at most this many recordings."""
     num_cpus: int | None = None
@@ -126,6 +132,8 @@ class ExtractConfig:
             )
         if not 0 <= self.max_bad_share <= 1:
             raise ConfigError(f"max_bad_share={self.max_bad_share}: a share lies in [0, 1].")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"limit={self.limit}: extract at least one recording.")
 
 
 # --------------------------------------------------------------------------------- detectors

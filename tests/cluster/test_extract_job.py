@@ -102,6 +102,22 @@ def test_bad_inputs_become_ledger_rows_and_an_exit_code(
     assert "quarantined 3" in done.stdout
     assert len(FeatureStore.open(str(store)).extents) == 3 * 6
 
+    shutil.copy(good, root / "cut.mp4")
+    outspike = [sys.executable, "-c", "from outspike.cli import main; main()"]
+    again = [*outspike, "extract", "retry", *done.args[2:]]
+    retried = subprocess.run(
+        again,
+        env=_environment(repository),
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
+    assert retried.returncode == 3, retried.stderr
+    assert retried.stdout.splitlines()[3] == "3 failures", "what is tried is listed first"
+    assert "done 0   new 1" in retried.stdout
+    assert "quarantined 2   of 3 recordings" in retried.stdout
+
 
 def _kill_and_finish(repository: Path, root: Path, store: Path, after_s: float) -> tuple[int, str]:
     """SIGKILL the driver some seconds in, run again; recordings catalogued before, and output."""

@@ -1,6 +1,7 @@
 """The plan is the manifest minus what the store holds, by fingerprint and by file identity."""
 
 import dataclasses
+import json
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -8,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from outspike import cli_extract
 from outspike.config import DataConfig, EncoderConfig, ExtractConfig, StoreConfig
 from outspike.encoders import build
 from outspike.encoders.base import Encoder
 from outspike.errors import ConfigError
 from outspike.extract.ledger import Failure, Ledger
-from outspike.extract.plan import WorkItem, make_plan
+from outspike.extract.plan import WorkItem, make_plan, select
+from outspike.extract.quarantine import standing
 from outspike.extract.run import describe
 from outspike.recording import Recording
 from outspike.store.store import FeatureStore
@@ -199,3 +202,65 @@ def test_addresses_are_absolute_where_they_leave_this_process(
         WorkItem(recording=recording, source=stat("a"), encoders=(0,)).to_json()
     )
     assert sent.recording.url == sent.source.url == str(tmp_path / "a")
+
+
+def test_only_names_recordings_by_id_or_pattern(make: Make) -> None:
+    recordings = [make("Test001"), make("Test002"), make("Train[1]")]
+    assert select(recordings, ()) == tuple(recordings)
+    assert select(recordings, ["Test*"]) == tuple(recordings[:2])
+    assert select(recordings, ["d/Test002", "Train[1]"]) == tuple(recordings[1:])
+    with pytest.raises(ConfigError, match=r"Tets.*3 recordings"):
+        select(recordings, ["Test001", "Tets*"])
+
+
+def test_a_shuffled_order_is_that_of_its_seed(encoder: Encoder, make: Make) -> None:
+    """The same seed takes the same sample, another takes another."""
+    recordings = [make(f"v{i:02}") for i in range(20)]
+
+    def chosen(seed: int | None) -> list[str]:
+        plan = make_plan(recordings, [encoder], None, shuffle_seed=seed, limit=5)
+        return [item.recording.video_id for item in plan.items]
+
+    assert chosen(None) == [f"v{i:02}" for i in range(5)]
+    assert chosen(1) == chosen(1) != chosen(2)
+
+
+def test_a_retry_takes_what_the_ledger_names_and_nothing_else(
+    store: FeatureStore, encoder: Encoder, make: Make
+) -> None:
+    """Files that were replaced meanwhile, too; what went well since is left alone."""
+    failed, repaired, healed = make("failed"), make("repaired"), make("healed")
+    Ledger(store.url).append([_failure(r, encoder) for r in (failed, repaired, healed)])
+    repaired = make("repaired", b"a whole film")
+    _extracted(store, encoder, healed)
+    recordings = [failed, repaired, healed, make("never tried")]
+    plan = make_plan(recordings, [encoder], store, retry_quarantined=True, only_quarantined=True)
+    assert [item.recording for item in plan.items] == [failed, repaired]
+
+
+def test_the_ledger_lists_failures_that_still_stand(
+    store: FeatureStore, encoder: Encoder, make: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line a recording with stage, reason, attempts and detail; made good, it is gone."""
+    failed, healed, gone = make("failed"), make("healed"), make("gone")
+    ledger = Ledger(store.url)
+    ledger.append([_failure(failed, encoder), _failure(healed, encoder)])
+    ledger.append([_failure(failed, encoder)])
+    unreachable = dataclasses.replace(_failure(gone, encoder), fingerprints=(), reason="unreadable")
+    ledger.append([unreachable])
+    _extracted(store, encoder, healed)
+    assert cli_extract.extract_ledger(store.url) == 0
+    first, second, count = capsys.readouterr().out.splitlines()
+    assert first.startswith("d/failed  stage=decode  reason=truncated  attempts=2")
+    assert first.endswith("it ends early")
+    assert second.startswith("d/gone  stage=decode  reason=unreadable")
+    assert count == "2 failures"
+    cli_extract.extract_ledger(store.url, everything=True, as_json=True)
+    assert len(json.loads(capsys.readouterr().out)) == 4
+    _extracted(store, encoder, gone)
+    assert [row["video_id"] for row in standing(store.url)] == ["failed"]
+
+
+def test_a_store_that_never_failed_has_an_empty_ledger(tmp_path: Path, store: FeatureStore) -> None:
+    assert standing(store.url) == []
+    assert standing(str(tmp_path / "absent")) == []

@@ -24,7 +24,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"registry"}),
     frozenset({"app", "cluster"}),  # logging, exit codes and Ray sessions: what jobs share
     frozenset({"extract", "train", "tune", "predict"}),
-    frozenset({"cli", "cli_events", "cli_import", "cli_store", "demo"}),
+    frozenset({"cli", "cli_events", "cli_extract", "cli_import", "cli_store", "demo"}),
 )
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 

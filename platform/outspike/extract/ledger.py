@@ -79,17 +79,22 @@ class Quarantine:
 
     def __init__(self, rows: Iterable[dict[str, Any]], fingerprints: Iterable[str]) -> None:
         wanted = set(fingerprints)
+        relevant = [r for r in rows if not r["fingerprints"] or wanted & set(r["fingerprints"])]
+        self._recordings = {(row["dataset"], row["video_id"]) for row in relevant}
         self._names = {
             (row["dataset"], row["video_id"], row["source_etag"], row["annotation"])
-            for row in rows
+            for row in relevant
             if row["reason"] not in (UNREADABLE, CHANGED)
-            and wanted.intersection(row["fingerprints"])
         }
 
     def holds(self, recording: Recording, etag: str) -> bool:
         """Whether this very file, or this very annotation of it, has failed before."""
         name = (recording.dataset, recording.video_id, etag)
         return (*name, "") in self._names or (*name, annotation_of(recording)) in self._names
+
+    def names(self, recording: Recording) -> bool:
+        """Whether this recording has failed before, for any reason and whatever file it was."""
+        return (recording.dataset, recording.video_id) in self._recordings
 
 
 class Ledger:

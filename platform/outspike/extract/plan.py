@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 
 from outspike.encoders.base import Encoder
 from outspike.errors import ConfigError, UrlError
@@ -79,22 +81,25 @@ def make_plan(
     store: FeatureStore | None,
     *,
     retry_quarantined: bool = False,
+    only_quarantined: bool = False,
+    shuffle_seed: int | None = None,
     limit: int | None = None,
 ) -> Plan:
     """Anti-join of the manifest with the catalog, for every encoder at once.
 
     A recording is done for an encoder when the store holds it under the encoder's fingerprint and
     the file's present etag, so a file that was replaced is extracted again. Without a store nothing
-    is done yet.
+    is done yet. ``only_quarantined`` looks at nothing but what the ledger names; ``shuffle_seed``
+    decides the order of work, of which ``limit`` takes the beginning.
 
     Raises:
         ConfigError: a recording's modality suits none of the encoders.
     """
     fingerprints = [encoder.spec().fingerprint for encoder in encoders]
     done = [store.done(fingerprint) if store else set() for fingerprint in fingerprints]
-    quarantine = Quarantine((), ())
-    if store and not retry_quarantined:
-        quarantine = Ledger(store.url).quarantine(fingerprints)
+    quarantine = Ledger(store.url).quarantine(fingerprints) if store else Quarantine((), ())
+    if only_quarantined:
+        recordings = [recording for recording in recordings if quarantine.names(recording)]
     items: list[WorkItem] = []
     unreadable: list[Failure] = []
     num_done = num_skipped = 0
@@ -107,10 +112,12 @@ def make_plan(
         missing = tuple(i for i in wanted if name not in done[i])
         if not missing:
             num_done += 1
-        elif quarantine.holds(recording, source.etag):
+        elif not retry_quarantined and quarantine.holds(recording, source.etag):
             num_skipped += 1
         else:
             items.append(WorkItem(recording=recording, source=source, encoders=missing))
+    if shuffle_seed is not None:
+        random.Random(shuffle_seed).shuffle(items)
     return Plan(
         items=tuple(items[:limit]),
         num_recordings=len(recordings),
@@ -118,6 +125,32 @@ def make_plan(
         num_skipped=num_skipped,
         unreadable=tuple(unreadable),
     )
+
+
+def select(recordings: Sequence[Recording], only: Sequence[str]) -> tuple[Recording, ...]:
+    """The recordings that ``only`` names: ids, or patterns of the id or of ``dataset/id``.
+
+    An id that holds characters of a pattern (``*?[``) names itself, too. None at all keeps all.
+
+    Raises:
+        ConfigError: a name or pattern fits no recording.
+    """
+    if not only:
+        return tuple(recordings)
+    fitting = {wanted: [r for r in recordings if _fits(r, wanted)] for wanted in only}
+    idle = [wanted for wanted, found in fitting.items() if not found]
+    if idle:
+        known = ", ".join(recording.video_id for recording in recordings[:3])
+        raise ConfigError(
+            f"only={', '.join(idle)}: fits none of the {len(recordings)} recordings ({known} ...)."
+        )
+    kept = {recording.key for found in fitting.values() for recording in found}
+    return tuple(recording for recording in recordings if recording.key in kept)
+
+
+def _fits(recording: Recording, wanted: str) -> bool:
+    names = (recording.video_id, recording.key)
+    return wanted in names or any(fnmatchcase(name, wanted) for name in names)
 
 
 def _suitable(recording: Recording, encoders: Sequence[Encoder]) -> list[int]:

@@ -14,7 +14,7 @@ from outspike.encoders.base import Encoder
 from outspike.errors import ExtractionError
 from outspike.extract.commit import Committer
 from outspike.extract.ledger import Failure
-from outspike.extract.plan import Plan, WorkItem, make_plan
+from outspike.extract.plan import Plan, WorkItem, make_plan, select
 from outspike.extract.progress import Progress
 from outspike.extract.stream import messages_of
 from outspike.store.delta import table_exists
@@ -72,7 +72,7 @@ class ExtractResult:
         if self.skipped:
             lines.append(
                 f"skipped: {self.skipped} failed in an earlier run and have not changed since; "
-                "--retry-quarantined tries them again"
+                "'outspike extract ledger' lists them, 'outspike extract retry' tries them again"
             )
         return "\n".join(lines)
 
@@ -160,10 +160,12 @@ def _plan(
     store: FeatureStore | None,
 ) -> Plan:
     return make_plan(
-        manifest.recordings,
+        select(manifest.recordings, config.only),
         encoders,
         store,
         retry_quarantined=config.retry_quarantined,
+        only_quarantined=config.only_quarantined,
+        shuffle_seed=config.shuffle_seed,
         limit=config.limit,
     )
 
