@@ -1,11 +1,14 @@
 """Which catalog versions are kept, and which segments they name."""
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from outspike import urls
 from outspike.store.delta import open_table, read_table
+from outspike.store.files import RangeFiles
 from outspike.store.layout import CATALOG, PINS
 
 #: Versions that were the newest at some time within this are kept, pinned or not.
@@ -29,15 +32,28 @@ class Commit:
 
 
 def commits(store_url: str, name: str = CATALOG) -> list[Commit]:
-    """Every version of a table, in order."""
+    """Every version of a table, in order.
+
+    From the files of its log, which are never cleaned up: ``history`` of the library holds the
+    interpreter lock during its requests.
+    """
+    folder = urls.join(store_url, name, "_delta_log")
+    files = [url for url in urls.list_files(folder, [".json"]) if _version_of(url) is not None]
     found = []
-    for entry in open_table(store_url, name).history():
-        operation = entry["operation"]
-        is_append = operation == "WRITE" and entry["operationParameters"]["mode"] == "Append"
-        at = datetime.fromtimestamp(entry["timestamp"] / 1000, UTC)
+    for url, text in zip(files, RangeFiles().read_all(files), strict=True):
+        entries = (json.loads(line) for line in text.splitlines() if b'"commitInfo"' in line)
+        info = next(entry["commitInfo"] for entry in entries if "commitInfo" in entry)
+        operation = info["operation"]
+        is_append = operation == "WRITE" and info["operationParameters"]["mode"] == "Append"
+        at = datetime.fromtimestamp(info["timestamp"] / 1000, UTC)
         removes = not (is_append or operation in _ADDING)
-        found.append(Commit(entry["version"], at, removes))
+        found.append(Commit(_version_of(url) or 0, at, removes))
     return sorted(found, key=lambda commit: commit.version)
+
+
+def _version_of(url: str) -> int | None:
+    stem = url.rsplit("/", 1)[-1].removesuffix(".json")
+    return int(stem) if stem.isdecimal() else None
 
 
 def retained(
