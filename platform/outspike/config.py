@@ -104,6 +104,12 @@ class ExtractConfig:
     decode_timeout_s: float = 3600.0
     """Wall-clock limit for decoding one recording in its child process."""
     decode_memory_mb: int = 4096
+    check_sample: bool = True
+    """Compare features of the bundled sample with the store's reference before anything else."""
+    sample_min_cosine: float = 0.999
+    """Of that comparison: the smallest cosine of any row."""
+    sample_max_abs: float = 0.05
+    """Of that comparison: the largest difference, as a share of the reference's largest value."""
     max_bad_share: float = 0.1
     """Share of quarantined inputs above which the job exits with 3."""
     retry_quarantined: bool = False

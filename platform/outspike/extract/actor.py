@@ -28,6 +28,7 @@ from outspike.errors import (
     StoreError,
     UrlError,
 )
+from outspike.extract.golden import check_sample
 from outspike.extract.ledger import CHANGED, Failure, annotation_of
 from outspike.extract.plan import WorkItem
 from outspike.scoring.encode import RecordingFacts, encode_recording
@@ -97,6 +98,13 @@ class Extractor:
     def _prepare(self, config: ExtractConfig) -> None:
         self._encoders = [build(encoder) for encoder in config.encoders]
         store = FeatureStore.open(config.store.url)
+        if config.check_sample:
+            check_sample(
+                store.url,
+                self._encoders,
+                min_cosine=config.sample_min_cosine,
+                max_abs=config.sample_max_abs,
+            )
         self._writers = [
             store.segment_writer(
                 encoder.spec(),
