@@ -125,7 +125,7 @@ class ExtractConfig:
     num_cpus: int | None = None
     """CPUs of a local Ray; ignored on a cluster."""
     dry_run: bool = False
-    """Say what would be done, from the catalog, and stop."""
+    """Say what would be done, how much it is and how long it takes, and stop."""
 
     def __post_init__(self) -> None:
         names = [encoder.kind for encoder in self.encoders]

@@ -20,7 +20,7 @@ from outspike.events.reader import open_events
 from outspike.events.write import write_events
 from outspike.extract.actor import Extractor, Message
 from outspike.extract.golden import check_sample, drift_of, reference_url
-from outspike.extract.sample import NUM_FRAMES, SAMPLES, SIZE, encode_sample
+from outspike.extract.sample import NUM_FRAMES, SAMPLES, SIZE, encode_sample, sample_modality
 from outspike.store.store import FeatureStore
 from outspike.video.decode import decode
 from outspike.video.write import write_mp4
@@ -78,7 +78,7 @@ def _altered(store: FeatureStore, encoder: Encoder, change: float) -> None:
     """The reference of an encoder, as something else would have made it."""
     url = Path(reference_url(store.url, encoder.spec()))
     document = json.loads(url.read_text())
-    (rows,) = encode_sample([encoder])
+    (rows,) = encode_sample([encoder], sample_modality(encoder))
     moved = rows + rows.dtype.type(change) * np.abs(rows).max()
     document["features"] = base64.b64encode(moved.tobytes()).decode()
     url.write_text(json.dumps(document))
@@ -101,7 +101,7 @@ def test_the_bundled_events_are_those_that_were_drawn() -> None:
 
 
 def test_the_sample_gives_the_same_features_again(encoders: list[Encoder]) -> None:
-    for once, again in zip(encode_sample(encoders), encode_sample(encoders), strict=True):
+    for once, again in zip(*[encode_sample(encoders, "video") for _ in range(2)], strict=True):
         assert once.shape[0] == 4, "50 frames are four snippets of 16"
         np.testing.assert_array_equal(once, again)
 
@@ -118,7 +118,7 @@ def test_the_first_check_writes_the_reference_and_the_next_compares(
 def test_an_encoder_of_events_is_tried_on_the_events(store: FeatureStore) -> None:
     encoder = build(EncoderConfig(kind="event-pyramid"))
     encoder.modalities = frozenset({"events"})
-    (rows,) = encode_sample([encoder])
+    (rows,) = encode_sample([encoder], sample_modality(encoder))
     assert rows.shape[0] == 4
     assert rows.any()
 

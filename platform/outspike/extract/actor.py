@@ -30,8 +30,9 @@ from outspike.errors import (
 )
 from outspike.extract.golden import check_sample
 from outspike.extract.ledger import CHANGED, Failure, annotation_of
+from outspike.extract.metrics import StageSeconds
 from outspike.extract.plan import WorkItem
-from outspike.scoring.encode import RecordingFacts, encode_recording
+from outspike.scoring.encode import Frames, RecordingFacts, encode_recording
 from outspike.store.catalog import Receipt
 from outspike.store.segments import SegmentWriter
 from outspike.store.store import FeatureStore
@@ -53,6 +54,8 @@ class Message:
     footage_s: float = 0.0
     seconds: float = 0.0
     """Wall-clock seconds that the recording took."""
+    pixels: int = 0
+    """Pixels that were decoded, of a video."""
     receipts: tuple[Receipt, ...] = ()
     fault: tuple[str, str] | None = None
     """Kind and text of an error that ends the job. Raised in the actor it would pass through Ray
@@ -96,6 +99,7 @@ class Extractor:
             self._fault = error
 
     def _prepare(self, config: ExtractConfig) -> None:
+        self._stages = StageSeconds()
         self._encoders = [build(encoder) for encoder in config.encoders]
         store = FeatureStore.open(config.store.url)
         if config.check_sample:
@@ -136,31 +140,49 @@ class Extractor:
                 key=item.key,
                 footage_s=float(facts.num_frames / facts.fps),
                 seconds=time.monotonic() - began,
+                pixels=_pixels(item, facts),
                 receipts=self._drain(),
             ).to_batch()
-        for writer in self._writers:
-            writer.close()
+        with self._stages.timed("write"):
+            for writer in self._writers:
+                writer.close()
         yield Message(receipts=self._drain()).to_batch()
 
     def _extract(self, item: WorkItem) -> RecordingFacts:
         writers = {self._encoders[i].name: self._writers[i] for i in item.encoders}
         for writer in writers.values():
             writer.begin(item.recording, stat=item.source)
+        began, written_s = time.monotonic(), 0.0
+
+        def emit(name: str, rows: NDArray[np.floating], start: Frames, stop: Frames) -> None:
+            nonlocal written_s
+            ready = time.monotonic()
+            writers[name].append(rows, start, stop)
+            written_s += time.monotonic() - ready
+
         try:
             facts = encode_recording(
                 item.recording,
                 [self._encoders[i] for i in item.encoders],
-                emit=lambda name, rows, start, stop: writers[name].append(rows, start, stop),
+                emit=emit,
                 isolate=True,
                 timeout_s=self._config.decode_timeout_s,
                 memory_mb=self._config.decode_memory_mb,
             )
+            encoded_s = time.monotonic() - began - written_s - facts.waited_s
             _check_unchanged(item)
-            _end(writers.values(), facts)
+            with self._stages.timed("write"):
+                _end(writers.values(), facts)
         except BaseException:
             for writer in writers.values():
                 writer.abort()
             raise
+        for stage, seconds in (
+            ("decode", facts.waited_s),
+            ("encode", encoded_s),
+            ("write", written_s),
+        ):
+            self._stages.add(stage, seconds)
         return facts
 
     def _drain(self) -> tuple[Receipt, ...]:
@@ -178,6 +200,11 @@ class Extractor:
             reason=error.reason if isinstance(error, MediaError) else "labels",
             detail=str(error),
         )
+
+
+def _pixels(item: WorkItem, facts: RecordingFacts) -> int:
+    is_video = item.recording.modality == "video"
+    return facts.num_frames * facts.width * facts.height if is_video else 0
 
 
 def _receipt_from(document: dict[str, Any]) -> Receipt:

@@ -13,10 +13,11 @@ from outspike.encoders import build
 from outspike.encoders.base import Encoder
 from outspike.errors import ExtractionError
 from outspike.extract.commit import Committer
+from outspike.extract.estimate import estimate
 from outspike.extract.ledger import Failure
 from outspike.extract.plan import Plan, WorkItem, make_plan, select
-from outspike.extract.progress import Progress
 from outspike.extract.stream import messages_of
+from outspike.extract.watch import JobWatch
 from outspike.store.delta import table_exists
 from outspike.store.layout import CATALOG
 from outspike.store.store import FeatureStore
@@ -104,12 +105,14 @@ def extract(config: ExtractConfig, manifest: Manifest | None = None) -> ExtractR
     del encoders  # the driver needs no weights while the actors work
     committer = Committer(store, [spec.fingerprint for spec in specs], plan.items)
     committer.add_failures(plan.unreadable)
-    progress = Progress(total=len(plan.items))
+    watch: JobWatch | None = None
     if plan.items:
         for spec in specs:
             store.segment_writer(spec)  # a store that takes no writes is told before Ray starts
         with ray_session(config.num_cpus):
-            _run(config, plan, committer, progress)
+            watch = JobWatch(plan, [spec.fingerprint for spec in specs])
+            _run(config, plan, committer, watch)
+        watch.rates.save(store.url)
     committer.flush()
     return ExtractResult(
         store_url=config.store.url,
@@ -119,16 +122,19 @@ def extract(config: ExtractConfig, manifest: Manifest | None = None) -> ExtractR
         done=plan.num_done,
         new=committer.num_new,
         skipped=plan.num_skipped,
-        retried=progress.retried,
+        retried=watch.progress.retried if watch else 0,
         quarantined=len(committer.failures),
         failures=tuple(committer.failures),
         seconds=time.monotonic() - began,
-        footage_s=progress.footage_s,
+        footage_s=watch.progress.footage_s if watch else 0.0,
     )
 
 
 def describe(config: ExtractConfig, manifest: Manifest | None = None) -> str:
-    """What ``--dry-run`` prints: the plan against the catalog; nothing is decoded or written."""
+    """What ``--dry-run`` prints: the plan against the catalog, and what it will cost.
+
+    Headers of some recordings are read; the store is not touched, and nothing of it is decoded.
+    """
     if manifest is None and config.data.dataset == "miniature" and not exists(config.data.root):
         return f"would generate the miniature data set in {config.data.root} and extract all of it"
     if manifest is None:
@@ -137,12 +143,10 @@ def describe(config: ExtractConfig, manifest: Manifest | None = None) -> str:
     is_new = not table_exists(config.store.url, CATALOG)
     store = None if is_new else FeatureStore.open(config.store.url)
     plan = _plan(config, manifest, encoders, store)
-    megabytes = sum(item.source.size for item in plan.items) / 1e6
+    cost = estimate(plan.items, encoders, config.store.url, num_actors=config.num_actors)
     names = ", ".join(encoder.spec().address for encoder in encoders)
-    return (
-        f"{plan}\nwould read {megabytes:.1f} MB of recordings into {names} of {config.store.url}"
-        + (", a new store" if is_new else "")
-    )
+    new = ", a new store" if is_new else ""
+    return f"{plan}\nwould extract {names} into {config.store.url}{new}\n{cost}"
 
 
 def _described(config: ExtractConfig) -> list[Encoder]:
@@ -170,7 +174,7 @@ def _plan(
     )
 
 
-def _run(config: ExtractConfig, plan: Plan, committer: Committer, progress: Progress) -> None:
+def _run(config: ExtractConfig, plan: Plan, committer: Committer, watch: JobWatch) -> None:
     """Pass over the items until each is catalogued or in the ledger."""
     if in_temporary_copy() and absolute(config.store.url) != config.store.url.rstrip("/"):
         logger.warning(
@@ -184,16 +188,16 @@ def _run(config: ExtractConfig, plan: Plan, committer: Committer, progress: Prog
     items = plan.items
     try:
         for _ in range(_MAX_PASSES):
-            _pass(remote, items, committer, progress)
+            _pass(remote, items, committer, watch)
             items = committer.unfinished(items)
             if not items:
                 return
             # Ray repeats a lost call, but hands out only what the first try had not handed out
             # yet; receipts that moved between messages are missing then.
             logger.warning("%d recordings were lost with a worker and are done again", len(items))
-            progress.lost(len(items))
+            watch.lost(len(items))
     finally:
-        progress.close()
+        watch.progress.close()
     raise ExtractionError(
         f"{len(items)} recordings were lost with their workers {_MAX_PASSES} times, the first is "
         f"{items[0].recording.key}; look for workers that run out of memory, and run the same "
@@ -205,19 +209,17 @@ def _pass(
     config: ExtractConfig,
     items: Sequence[WorkItem],
     committer: Committer,
-    progress: Progress,
+    watch: JobWatch,
 ) -> None:
     def meanwhile() -> None:
         committer.flush_if_due(config.commit_every_s)
-        progress.tick()
+        watch.progress.tick()
 
     try:
         for message in messages_of(config, items, meanwhile=meanwhile):
+            watch.take(message)
             if message.failure is not None:
                 committer.add_failures([message.failure])
-                progress.failed()
-            elif message.key is not None:
-                progress.finished(message.footage_s)
             committer.add_receipts(message.receipts)
     finally:
         committer.flush()

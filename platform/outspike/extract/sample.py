@@ -48,22 +48,23 @@ def sample_digest(modality: Modality) -> str:
 
 
 def encode_sample(
-    encoders: Sequence[Encoder], *, timeout_s: float = 600.0, memory_mb: int = 4096
+    encoders: Sequence[Encoder],
+    modality: Modality,
+    *,
+    timeout_s: float = 600.0,
+    memory_mb: int = 4096,
 ) -> list[Rows]:
-    """Rows ``[S, K, D]`` of the sample by each encoder, made as those of any recording are.
+    """Rows ``[S, K, D]`` of one sample by each encoder, made as those of any recording are.
 
     Raises:
-        MediaError: the sample does not decode here.
+        MediaError: the sample does not decode here, or an encoder does not take its modality.
     """
     rows: dict[str, list[Rows]] = {encoder.name: [] for encoder in encoders}
-    for modality, recording in SAMPLES.items():
-        fitting = [encoder for encoder in encoders if sample_modality(encoder) == modality]
-        if fitting:
-            encode_recording(
-                recording,
-                fitting,
-                emit=lambda name, made, start, stop: rows[name].append(made),
-                timeout_s=timeout_s,
-                memory_mb=memory_mb,
-            )
+    encode_recording(
+        SAMPLES[modality],
+        encoders,
+        emit=lambda name, made, start, stop: rows[name].append(made),
+        timeout_s=timeout_s,
+        memory_mb=memory_mb,
+    )
     return [np.concatenate(rows[encoder.name]) for encoder in encoders]

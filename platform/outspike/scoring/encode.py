@@ -4,9 +4,10 @@ What comes out is already rounded as the feature store keeps it, so that feature
 store and features made on the spot are the same numbers.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import chain
 
@@ -44,6 +45,8 @@ class RecordingFacts:
     width: int
     height: int
     num_rows: dict[str, int]
+    waited_s: float = field(default=0.0, compare=False)
+    """Seconds spent waiting for frames of a video to be decoded."""
 
     @property
     def hours(self) -> float:
@@ -103,11 +106,13 @@ def _encode_video(
         width, height = info.display_size
         source = SourceInfo(modality="video", width=width, height=height, fps=info.fps)
         fan_out = _FanOut(recording, encoders, source, emit)
-        num_frames = 0
+        num_frames, waited_s, asked = 0, 0.0, time.monotonic()
         for chunk in chunks:
+            waited_s += time.monotonic() - asked
             fan_out.push(chunk)
             num_frames += len(chunk.frames)
-    return fan_out.finish(num_frames)
+            asked = time.monotonic()
+    return replace(fan_out.finish(num_frames), waited_s=waited_s)
 
 
 @contextmanager
