@@ -79,7 +79,7 @@ def test_time_follows_from_what_earlier_jobs_measured(
     assert one.seconds == pytest.approx(6.0)
     assert two.seconds == pytest.approx(3.0)
     assert "measured by the job of 20" in str(one)
-    assert "about 6 s with 1 actors" in str(one)
+    assert "about 6 s with num_actors=1" in str(one)
 
 
 def test_without_a_rate_the_sample_is_measured(

@@ -56,7 +56,7 @@ class Estimate:
         features = ", ".join(f"{name} {n / 1e6:.1f} MB" for name, n in self.feature_bytes.items())
         time = "time unknown: no rate could be measured"
         if self.seconds is not None:
-            time = f"time about {_duration(self.seconds)} with {self.num_actors} actors"
+            time = f"time about {_duration(self.seconds)} with num_actors={self.num_actors}"
         return "\n".join(
             [
                 f"read        {self.source_bytes / 1e6:.1f} MB of {self.num_recordings} recordings",

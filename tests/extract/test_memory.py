@@ -1,0 +1,156 @@
+"""Memory of extraction does not grow with the length of a recording.
+
+The lengths are minutes of what the promise is about; ``OUTSPIKE_LONG=30`` makes the longer video an
+hour of 1080p and the longer recording two billion events, in hours of run time.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from outspike.events.columns import Events
+from outspike.events.write import EventWriter
+from outspike.video.write import write_mp4
+
+pytestmark = pytest.mark.slow
+
+LONG = float(os.environ.get("OUTSPIKE_LONG", "1"))
+#: Frames (25 a second) and events of the longer recording; the shorter is a quarter of it.
+NUM_FRAMES = int(3000 * LONG)
+NUM_EVENTS = int(67_000_000 * LONG)
+
+_MOST_MB = 700
+_GROWTH_MB = 40
+_TIMEOUT_S = 1800 * max(1.0, LONG)
+
+#: One actor, without Ray around it, and the child that decodes for it.
+_ACTOR = """
+import json, os, resource, sys
+from pathlib import Path
+from outspike.config import EncoderConfig, ExtractConfig, StoreConfig
+from outspike.extract.actor import Extractor, Message
+from outspike.extract.plan import WorkItem
+from outspike.recording import Recording
+from outspike.store.store import FeatureStore
+from outspike.urls import stat
+
+url, modality, store = sys.argv[1:]
+FeatureStore.create(store)
+config = ExtractConfig(
+    store=StoreConfig(url=store), encoders=(EncoderConfig(kind="event-pyramid"),)
+)
+recording = Recording(dataset="d", video_id="long", url=url, modality=modality)
+item = WorkItem(recording=recording, source=stat(url), encoders=(0,))
+texts = [str(b["message"][0]) for b in Extractor(config)({"item": [item.to_json()]})]
+messages = [Message.from_json(text) for text in texts]
+assert not any(message.failure or message.fault for message in messages), texts
+
+def peak_mb(pid):
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+(receipt,) = [receipt for message in messages for receipt in message.receipts]
+print(json.dumps({
+    "actor_mb": peak_mb("self"),
+    "child_mb": max([peak_mb(pid) for pid in children], default=0),
+    "told_bytes": sum(map(len, texts)),
+    "frames": receipt.num_frames,
+    "seconds": sum(message.seconds for message in messages),
+}))
+"""
+
+
+def extracted(path: Path, modality: str, repository: Path, folder: Path) -> dict[str, float]:
+    """Peak memory and counts of one actor over one recording."""
+    done = subprocess.run(
+        [sys.executable, "-c", _ACTOR, str(path), modality, str(folder / f"store-{path.stem}")],
+        env=os.environ | {"PYTHONPATH": str(repository / "platform"), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, float] = json.loads(done.stdout)
+    print(path.name, found)
+    return found
+
+
+def check_constant(short: dict[str, float], long: dict[str, float]) -> None:
+    for who in ("actor_mb", "child_mb"):
+        assert long[who] < short[who] + _GROWTH_MB, (who, short, long)
+    assert long["actor_mb"] + long["child_mb"] < _MOST_MB
+    assert long["told_bytes"] < short["told_bytes"] + 200, "what crosses the object store"
+
+
+def long_video(path: Path, num_frames: int, second: Path) -> None:
+    """Repeat one second of video, packet by packet, without encoding it again."""
+    if not second.exists():
+        rng = np.random.default_rng(0)
+        wall = rng.integers(60, 180, (1080, 1920, 3), dtype=np.uint8)
+        wall = np.repeat(np.repeat(wall[::12, ::12], 12, axis=0), 12, axis=1)
+        write_mp4(
+            second, (np.roll(wall, 8 * i, axis=1) for i in range(25)), fps=Fraction(25), crf=30
+        )
+    with av.open(str(second)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        packets = [
+            (bytes(p), p.pts, p.dts, p.is_keyframe, p.time_base)
+            for p in source.demux(video=0)
+            if p.size
+        ]
+        length = int(1 / packets[0][4])
+        for repeat in range(num_frames // 25):
+            for data, pts, dts, is_key, time_base in packets:
+                packet = av.Packet(data)
+                packet.stream, packet.time_base, packet.is_keyframe = stream, time_base, is_key
+                packet.pts, packet.dts = pts + repeat * length, dts + repeat * length
+                target.mux(packet)
+
+
+def long_events(path: Path, num_events: int) -> None:
+    """Two million events a second on a sensor of 640x480, written piece by piece."""
+    rng = np.random.default_rng(0)
+    piece = 2_000_000
+    x, y = rng.integers(0, 640, piece), rng.integers(0, 480, piece)
+    p, t = rng.integers(0, 2, piece), np.arange(piece, dtype=np.int64) // 2
+    with EventWriter(path, format="evt2", size=(640, 480)) as writer:
+        for number in range(num_events // piece):
+            writer.push(
+                Events(
+                    t + number * 1_000_000,
+                    np.roll(x, number).astype(np.uint16),
+                    np.roll(y, number * 3).astype(np.uint16),
+                    p.astype(np.uint8),
+                )
+            )
+
+
+def test_memory_is_constant_in_the_length_of_a_1080p_video(
+    repository: Path, tmp_path: Path
+) -> None:
+    found = []
+    for name, num_frames in (("short", NUM_FRAMES // 4), ("long", NUM_FRAMES)):
+        path = tmp_path / f"{name}.mp4"
+        long_video(path, num_frames, tmp_path / "second.mp4")
+        found.append(extracted(path, "video", repository, tmp_path))
+        assert found[-1]["frames"] == num_frames // 25 * 25
+    check_constant(*found)
+
+
+def test_memory_is_constant_in_the_number_of_events(repository: Path, tmp_path: Path) -> None:
+    found = []
+    for name, num_events in (("short", NUM_EVENTS // 4), ("long", NUM_EVENTS)):
+        path = tmp_path / f"{name}.raw"
+        long_events(path, num_events)
+        found.append(extracted(path, "events", repository, tmp_path))
+        path.unlink()
+    check_constant(*found)
