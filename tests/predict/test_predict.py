@@ -76,7 +76,7 @@ def bad_folder(tmp_path: Path, write_video: Callable[..., Path]) -> Path:
     good = write_video(folder / "good.mp4", 30)
     (folder / "empty.mp4").touch()
     (folder / "text.mp4").write_text("this is not a video\n" * 50)
-    (folder / "noise.raw").write_bytes(bytes(range(256)))
+    (folder / "noise.raw").write_bytes(np.random.default_rng(0).bytes(256))
     data = good.read_bytes()
     (folder / "truncated.mp4").write_bytes(data[: len(data) * 2 // 3])
     _write_audio(folder / "audio.mp4")

@@ -119,9 +119,10 @@ def test_listing_while_checkpoints_come_and_go_never_fails(tmp_path):
     writer = threading.Thread(target=churn)
     writer.start()
     try:
-        seen = [checkpoints.complete_steps(str(tmp_path)) for _ in range(300)]
+        seen: list[list[int]] = []
+        while len(seen) < 300 or not any(seen):  # a busy machine may let the writer wait
+            seen.append(checkpoints.complete_steps(str(tmp_path)))
     finally:
         stop.set()
         writer.join()
     assert all(len(steps) <= 2 for steps in seen)
-    assert any(seen)

@@ -36,7 +36,7 @@ from outspike.train.plan import make_plan
 from outspike.tune.report import render_search
 from outspike.tune.result import Trial, TuneResult, log_result
 from outspike.tune.space import grid_of, marginals, override, parse_space, settings_of
-from outspike.tune.trial import SEARCH_TAG, STEP, TRIAL_TAG, trial
+from outspike.tune.trial import SEARCH_TAG, STEP, STOPPED_TAG, TRIAL_TAG, trial
 
 logger = logging.getLogger(__name__)
 
@@ -288,7 +288,7 @@ class _Progress(tune.Callback):
     ) -> None:
         """Trained to its end, or stopped because it was behind."""
         self._tell(trials, trial, "done")
-        _end_runs(self._config, self._parent.uri, "FINISHED", trial_id=str(trial.trial_id))
+        _end_stopped(self._config, self._parent.uri, str(trial.trial_id))
 
     def on_trial_error(
         self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any
@@ -373,11 +373,25 @@ def _end(config: TuneConfig, parent: RunLogger, status: Status) -> None:
     parent.finish(status)
 
 
-def _end_runs(config: TuneConfig, uri: str, status: Status, *, trial_id: str | None = None) -> None:
-    """End runs of trials that were stopped before they could end their own."""
-    for run in _runs(config, uri, of_trials=True, trial_id=trial_id):
-        if run.info.status == "RUNNING":
-            RunLogger(uri=uri, run_id=str(run.info.run_id)).finish(status)
+def _end_runs(config: TuneConfig, uri: str, status: Status) -> None:
+    """End runs of trials that could not end their own."""
+    for run in _running(config, uri):
+        run.finish(status)
+
+
+def _end_stopped(config: TuneConfig, uri: str, trial_id: str) -> None:
+    """End the run of a trial that Tune stopped, and took away before it had noted so itself."""
+    for run in _running(config, uri, trial_id=trial_id):
+        run.set_tags({STOPPED_TAG: "true"})
+        run.finish("FINISHED")
+
+
+def _running(config: TuneConfig, uri: str, *, trial_id: str | None = None) -> list[RunLogger]:
+    return [
+        RunLogger(uri=uri, run_id=str(run.info.run_id))
+        for run in _runs(config, uri, of_trials=True, trial_id=trial_id)
+        if run.info.status == "RUNNING"
+    ]
 
 
 def _runs(
