@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -68,8 +69,9 @@ def report(title: str, seconds: Mapping[str, float], reach: float | None) -> Non
         print(f"| {title} | {name} | {1e3 * value:.1f} ms | {ratio} | {met} |", flush=True)
 
 
-def make_bags(config: Detector, num: int, length: int, device: str) -> Bags:
+def make_bags(config: DetectorConfig, num: int, length: int, device: str) -> Bags:
     """Random bags for a detector, normal ones first, with frame labels where it reads them."""
+    detector = build(config)
     generator = torch.Generator().manual_seed(0)
     starts = torch.arange(length)[:, None] * FRAMES + torch.tensor([0, FRAMES])
     labels = torch.arange(num).ge(num // 2)
@@ -77,7 +79,7 @@ def make_bags(config: Detector, num: int, length: int, device: str) -> Bags:
     return Bags(
         features={
             name: torch.randn(num, 1, length, width, generator=generator).abs() * 0.3
-            for name, width in config.feature_sets.items()
+            for name, width in detector.feature_sets.items()
         },
         num_snippets=torch.full((num,), length),
         labels=labels.float(),
@@ -87,7 +89,7 @@ def make_bags(config: Detector, num: int, length: int, device: str) -> Bags:
         bag_ids=tuple(f"bench/{i}" for i in range(num)),
         draw_keys=torch.arange(num) * 7919,
         step=0,
-        frame_labels=frames if config.needs_frame_labels else None,
+        frame_labels=frames if detector.needs_frame_labels else None,
     ).to(device)
 
 
@@ -102,14 +104,17 @@ def our_cost(model: Detector, bags: Bags) -> Tensor:
     return reduce_terms(model.loss(bags, model(bags)), torch.ones_like(bags.labels))[0]
 
 
-def stepper(model: nn.Module, cost: Callable[[], Tensor], autocast: str | None = None) -> Work:
-    """One optimisation step: forward, loss, backward, Adam."""
+def stepper(
+    model: nn.Module, cost: Callable[[Bags], Tensor], *, bf16: bool = False
+) -> Callable[[Bags], None]:
+    """One optimisation step on a batch: forward, loss, backward, Adam."""
+    device = next(model.parameters()).device.type
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-4, weight_decay=5e-4)
 
-    def step() -> None:
+    def step(bags: Bags) -> None:
         optimiser.zero_grad(set_to_none=True)
-        with torch.autocast(autocast or "cpu", torch.bfloat16, enabled=autocast is not None):
-            loss = cost()
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+            loss = cost(bags)
         loss.backward()
         optimiser.step()
 
@@ -120,11 +125,15 @@ def gpu_rows(model: Detector, bags: Bags, device: str) -> dict[str, Work]:
     """Steps of ours with ``torch.compile`` and in bfloat16, on a GPU only."""
     if not device.startswith("cuda"):
         return {}
-    compiled = torch.compile(lambda: our_cost(model, bags))
-    return {
-        "outspike, torch.compile": stepper(model, compiled),
-        "outspike, bf16": stepper(model, lambda: our_cost(model, bags), autocast="cuda"),
+
+    def cost(bags: Bags) -> Tensor:
+        return our_cost(model, bags)
+
+    steps = {
+        "outspike, torch.compile": stepper(model, torch.compile(cost)),
+        "outspike, bf16": stepper(model, cost, bf16=True),
     }
+    return {name: partial(step, bags) for name, step in steps.items()}
 
 
 # ----------------------------------------------------------------------------------------- LIF
@@ -182,12 +191,18 @@ def naive_msf(model: Detector, config: MsfConfig, device: str) -> NaiveMsf:
     return naive.to(device).train()
 
 
+def msf_cost(naive: NaiveMsf, bags: Bags) -> Tensor:
+    """Cost of a batch in the plain form."""
+    scores = naive(bags.features[MsfConfig().feature_set][:, 0])
+    return naive.cost(scores, bags.num_snippets, bags.labels)
+
+
 def check_msf(device: str) -> None:
     """Same scores, cost and gradients as published, without dropout."""
     config = MsfConfig(dropout=0.0, compat="msf_2025")
     ours = made(config, device)
     naive = naive_msf(ours, config, device)
-    bags = make_bags(ours, 6, 12, device)
+    bags = make_bags(config, 6, 12, device)
     scores = naive(bags.features[config.feature_set][:, 0])
     torch.testing.assert_close(ours(bags).snippet, scores, rtol=0, atol=1e-5)
     costs = our_cost(ours, bags), naive.cost(scores, bags.num_snippets, bags.labels)
@@ -209,20 +224,19 @@ def run_msf(arguments: argparse.Namespace) -> None:
     config = MsfConfig()
     ours = made(config, device)
     naive = naive_msf(made(config, device), config, device)
-    bags = make_bags(ours, 60, 16, device)
-    x = bags.features[config.feature_set][:, 0]
+    bags = make_bags(config, 60, 16, device)
     same = made(MsfConfig(compat="msf_2025"), device)
     works: dict[str, Work] = {
-        "plain": stepper(naive, lambda: naive.cost(naive(x), bags.num_snippets, bags.labels)),
-        "outspike": stepper(ours, lambda: our_cost(ours, bags)),
-        "outspike, published": stepper(same, lambda: our_cost(same, bags)),
+        "plain": partial(stepper(naive, lambda b: msf_cost(naive, b)), bags),
+        "outspike": partial(stepper(ours, lambda b: our_cost(ours, b)), bags),
+        "outspike, published": partial(stepper(same, lambda b: our_cost(same, b)), bags),
         **gpu_rows(ours, bags, device),
     }
     seconds = medians(works, 4 * arguments.rounds, device)
     report("MSF training step, 60 x 16 x 256", seconds, 1.5)
     ours = made(config, device).eval()
     naive = naive_msf(ours, config, device).eval()
-    video = make_bags(ours, 1, arguments.snippets, device)
+    video = make_bags(config, 1, arguments.snippets, device)
     rows = video.features[config.feature_set][:, 0]
     with torch.inference_mode():
         torch.testing.assert_close(ours(video).snippet, naive(rows), rtol=0, atol=1e-5)
@@ -241,7 +255,7 @@ def check_ief(device: str) -> None:
     ours = made(config, device)
     naive = NaiveIefVad(config).to(device).train()
     naive.load_state_dict(ief_published.export_published(ours), strict=True)
-    bags = make_bags(ours, 4, 24, device)
+    bags = make_bags(config, 4, 24, device)
     costs = our_cost(ours, bags), ief_cost(naive, bags)
     torch.testing.assert_close(costs[0], costs[1], rtol=1e-5, atol=0)
     for cost in costs:
@@ -260,29 +274,36 @@ def ief_cost(naive: NaiveIefVad, bags: Bags) -> Tensor:
     return naive.cost(naive(image, event), bags.num_snippets, bags.labels)
 
 
-def ief_step(form: str, num_bags: int, device: str) -> Work:
+def ief_step(form: str, device: str) -> Callable[[Bags], None]:
     """A training step of one form at the published sizes."""
-    ours = made(IefVadConfig(), device)
-    bags = make_bags(ours, num_bags, 256, device)
-    if form == "plain":
-        naive = NaiveIefVad(IefVadConfig()).to(device).train()
-        naive.load_state_dict(ief_published.export_published(ours), strict=True)
-        return stepper(naive, lambda: ief_cost(naive, bags))
-    return stepper(ours, lambda: our_cost(ours, bags))
+    config = IefVadConfig()
+    ours = made(config, device)
+    if form == "ours":
+        return stepper(ours, lambda bags: our_cost(ours, bags))
+    naive = NaiveIefVad(config).to(device).train()
+    naive.load_state_dict(ief_published.export_published(ours), strict=True)
+    return stepper(naive, lambda bags: ief_cost(naive, bags))
+
+
+def ief_bags(num: int, device: str) -> Bags:
+    """Bags of the published length and widths."""
+    return make_bags(IefVadConfig(), num, 256, device)
 
 
 def step_memory(form: str, num_bags: int, device: str) -> int:
     """Rise of the peak during one step, above weights, their moments and the batch, bytes."""
-    ief_step(form, 1, device)()  # compiles kernels and touches libraries
-    step = ief_step(form, num_bags, device)
+    step = ief_step(form, device)
+    step(ief_bags(1, device))  # compiles kernels, touches libraries, and makes the moments
+    bags = ief_bags(num_bags, device)
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        step()
+        step(bags)
         return torch.cuda.max_memory_allocated() - before
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    step()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - pages * 4096
+    step(bags)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak - pages * resource.getpagesize()
 
 
 def run_ief(arguments: argparse.Namespace) -> None:
@@ -290,9 +311,10 @@ def run_ief(arguments: argparse.Namespace) -> None:
     device = arguments.device
     check_ief(device)
     num = 2 * arguments.ief_half
-    works = {"plain": ief_step("plain", num, device), "outspike": ief_step("ours", num, device)}
-    ours = made(IefVadConfig(), device)
-    works.update(gpu_rows(ours, make_bags(ours, num, 256, device), device))
+    bags = ief_bags(num, device)
+    forms = {"plain": "plain", "outspike": "ours"}
+    works: dict[str, Work] = {n: partial(ief_step(form, device), bags) for n, form in forms.items()}
+    works.update(gpu_rows(made(IefVadConfig(), device), bags, device))
     seconds = medians(works, arguments.rounds, device)
     report(f"IEF-VAD training step, {num} x 256 x 768", seconds, None)
     del works
@@ -320,9 +342,12 @@ def run_others(arguments: argparse.Namespace) -> None:
     }
     for title, (config, num, length) in shapes.items():
         model = made(config, arguments.device)
-        bags = make_bags(model, num, length, arguments.device)
-        step = stepper(model, lambda model=model, bags=bags: our_cost(model, bags))
-        works = {"outspike": step, **gpu_rows(model, bags, arguments.device)}
+        bags = make_bags(config, num, length, arguments.device)
+        step = stepper(model, lambda b, model=model: our_cost(model, b))
+        works: dict[str, Work] = {
+            "outspike": partial(step, bags),
+            **gpu_rows(model, bags, arguments.device),
+        }
         report(title, medians(works, arguments.rounds, arguments.device), None)
 
 

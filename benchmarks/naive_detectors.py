@@ -1,4 +1,4 @@
-"""MSF and IEF-VAD written straight from their specifications: what ``detectors.py`` measures against.
+"""MSF and IEF-VAD as their specifications write them: what ``detectors.py`` measures against.
 
 Plain modules under their published names, so that our exported weights load as they are: a Python
 loop over time for every neuron, whole adjacency matrices, attention weights kept, losses in loops

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from outspike.config import IefVadConfig, SslsConfig
 from outspike.detectors.bags import collate
 from outspike.detectors.build import build
+from outspike.detectors.ief_vad import fusion
+from outspike.detectors.reduce import reduce_terms
 from outspike.detectors.ssls import Ssls
 from outspike.errors import BagError, ConfigError
 
@@ -178,3 +180,23 @@ def test_training_tells_bags_apart(bag):
     hit = scores[1::2, 4:8]
     assert hit.mean() > scores[::2].max()
     assert hit.min() > scores[1::2, :4].max()
+
+
+def test_attention_computed_twice_has_the_gradients_of_attention_kept(batch, monkeypatch):
+    """Dropout falls alike on the way back, whatever number of bags is attended to together."""
+    bags = batch([7, 9, 3, 8, 5], SMALL_WIDTHS, step=3)
+    gradients = []
+    for rows, again in ((1, True), (18, True), (2048, False)):
+        monkeypatch.setattr(fusion, "_PIECE_ROWS", rows)
+        if not again:
+            monkeypatch.setattr(fusion, "checkpoint", _kept)
+        detector = made(dataclasses.replace(SMALL, attention_dropout=0.5)).train()
+        terms = detector.loss(bags, detector(bags))
+        reduce_terms(terms, torch.ones(bags.num_bags))[0].backward()
+        gradients.append([value.grad for value in detector.parameters()])
+    for found in gradients[:2]:
+        torch.testing.assert_close(found, gradients[2], rtol=1e-4, atol=1e-6)
+
+
+def _kept(run, *args, **options):
+    return run(*args)
