@@ -134,6 +134,40 @@ def tim_backward_step(
 
 
 @numba.njit(cache=True)
+def similarity_rows(dots: Array, norm: Array, lengths: Array, start: int, settings: Array) -> None:
+    """Turn scalar products ``dots [B, rows, T]`` into rows of the similarity graph, in place.
+
+    The first row is that of snippet ``start``; ``norm [B, T]`` are the lengths of all snippets'
+    vectors, ``settings`` the similarity that counts as related, and what keeps 0 / 0 away. Softmax
+    of similarities that are 0 where unrelated: only the related ones need an exponential.
+    """
+    similar, epsilon = settings[0], settings[1]
+    zero, one = dots.dtype.type(0), dots.dtype.type(1)
+    for b in range(dots.shape[0]):
+        size = lengths[b]
+        for i in range(dots.shape[1]):
+            row = dots[b, i]
+            if start + i >= size:
+                row[:] = zero
+                continue
+            own = norm[b, start + i]
+            for j in range(size):
+                cosine = row[j] / (own * norm[b, j] + epsilon)
+                row[j] = cosine if cosine > similar else zero
+            total = np.float64(size)
+            for j in range(size):
+                weight = one
+                if row[j] != zero:
+                    weight = np.exp(row[j])
+                    total += np.float64(weight) - 1.0
+                row[j] = weight
+            divisor = dots.dtype.type(total)
+            for j in range(size):
+                row[j] /= divisor
+            row[size:] = zero
+
+
+@numba.njit(cache=True)
 def keep_mask(keys: Array, salt: int, limit: int, keep: Array) -> None:
     """Fill ``keep [B, n]`` with ``hash(key, counter, salt) >= limit``, the hash being that of
     :func:`outspike.detectors.draws.keyed_uniform_bits`.

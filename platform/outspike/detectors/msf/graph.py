@@ -1,7 +1,6 @@
 """The spiking graph network of MSF: similarity and distance graphs over snippets (section 5.3)."""
 
 import math
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -13,7 +12,9 @@ from outspike.detectors.neurons import Neuron, lif
 _SIMILAR = 0.7
 _EPSILON = 1e-20
 #: Rows of a T x T adjacency held at once where no gradient is kept: memory stays linear in T.
-_BLOCK_ROWS = 1024
+_BLOCK_ROWS = 256
+#: Snippets further apart than this are strangers: exp(-64 / e) is 6e-11, below float32's last bit.
+_REACH = 64
 
 
 class GraphConvolution(nn.Module):
@@ -27,7 +28,7 @@ class GraphConvolution(nn.Module):
         if inputs != outputs:
             self.residual = nn.Conv1d(inputs, outputs, 5, padding=2)
 
-    def forward(self, z_BTC: Tensor, graph: "_Graph") -> Tensor:
+    def forward(self, z_BTC: Tensor, graph: "_SimilarityGraph | _DistanceGraph") -> Tensor:
         """Mix rows along a graph, ``[B, T, inputs] -> [B, T, outputs]``."""
         residual: Tensor = self.residual(z_BTC.transpose(1, 2)).transpose(1, 2)
         return graph @ (z_BTC @ self.weight) + residual
@@ -60,8 +61,8 @@ class SpikingGraph(nn.Module):
         The published layer lets the neurons run on through them (``freeze_padding=False``).
         """
         steps = lengths_B if freeze_padding else None
-        similar = _Graph(partial(similarity_adjacency, z_BTC, lengths_B), z_BTC.shape[1])
-        distant = _Graph(partial(distance_adjacency, z_BTC.shape[1], z_BTC), z_BTC.shape[1])
+        similar = _SimilarityGraph(z_BTC, lengths_B)
+        distant = _DistanceGraph(z_BTC)
         first, v = self._fire(self.similar_in(z_BTC, similar), v, steps)
         second, v = self._fire(self.distant_in(z_BTC, distant), v, steps)
         first, v = self._fire(self.similar_out(first, similar), v, steps)
@@ -75,24 +76,46 @@ class SpikingGraph(nn.Module):
         return spikes.transpose(0, 1), v
 
 
-class _Graph:
-    """An adjacency to multiply by: whole where it is small or has gradients, else row blocks."""
+class _SimilarityGraph:
+    """Multiplies by the similarity adjacency: whole where it has gradients, else in row blocks."""
 
-    def __init__(self, rows: Callable[[int, int], Tensor], num_rows: int) -> None:
-        self._rows = rows
-        self._num_rows = num_rows
-        whole = torch.is_grad_enabled() or num_rows <= _BLOCK_ROWS
-        self._whole = rows(0, num_rows) if whole else None
+    def __init__(self, z_BTC: Tensor, lengths_B: Tensor | None) -> None:
+        self._rows = partial(similarity_adjacency, z_BTC, lengths_B)
+        self._num_rows = z_BTC.shape[1]
+        whole = torch.is_grad_enabled() or self._num_rows <= _BLOCK_ROWS
+        self._whole = self._rows(0, self._num_rows) if whole else None
 
-    def __matmul__(self, projected: Tensor) -> Tensor:
+    def __matmul__(self, projected_BTC: Tensor) -> Tensor:
         if self._whole is not None:
-            return self._whole @ projected
-        stops = [min(row + _BLOCK_ROWS, self._num_rows) for row in self._starts()]
-        blocks = zip(self._starts(), stops, strict=True)
-        return torch.cat([self._rows(start, stop) @ projected for start, stop in blocks], dim=1)
+            return self._whole @ projected_BTC
+        starts = range(0, self._num_rows, _BLOCK_ROWS)
+        blocks = [(start, min(start + _BLOCK_ROWS, self._num_rows)) for start in starts]
+        return torch.cat([self._rows(a, b) @ projected_BTC for a, b in blocks], dim=1)
 
-    def _starts(self) -> range:
-        return range(0, self._num_rows, _BLOCK_ROWS)
+
+class _DistanceGraph:
+    """Multiplies by the distance adjacency, which is the same band around every snippet.
+
+    Long sequences are cut into blocks that overlap by the reach of the band, so that time and
+    memory are linear in their length.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        self._num_rows = like.shape[1]
+        self._long = self._num_rows > _BLOCK_ROWS
+        size = _BLOCK_ROWS + 2 * _REACH if self._long else self._num_rows
+        self._adjacency = distance_adjacency(size, like)
+        if self._long:
+            self._adjacency = self._adjacency[_REACH : _REACH + _BLOCK_ROWS]
+
+    def __matmul__(self, projected_BTC: Tensor) -> Tensor:
+        if not self._long:
+            return self._adjacency @ projected_BTC
+        missing = -self._num_rows % _BLOCK_ROWS
+        padded = F.pad(projected_BTC, (0, 0, _REACH, _REACH + missing))
+        blocks = padded.unfold(1, _BLOCK_ROWS + 2 * _REACH, _BLOCK_ROWS)
+        mixed = (blocks @ self._adjacency.T).transpose(2, 3).flatten(1, 2)
+        return mixed[:, : self._num_rows]
 
 
 def similarity_adjacency(
@@ -105,6 +128,8 @@ def similarity_adjacency(
     """
     norm = torch.linalg.vector_norm(z_BTC, dim=2)
     dots = z_BTC[:, start:stop] @ z_BTC.transpose(1, 2)
+    if _compiles(dots):
+        return _compiled_rows(dots, norm, lengths_B, start)
     cosine = dots / (norm[:, start:stop, None] * norm[:, None, :] + _EPSILON)
     similar = torch.where(cosine > _SIMILAR, cosine, torch.zeros_like(cosine))
     if lengths_B is None:
@@ -112,6 +137,28 @@ def similarity_adjacency(
     inside = torch.arange(z_BTC.shape[1], device=z_BTC.device) < lengths_B[:, None]
     weights = F.softmax(similar.masked_fill(~inside[:, None, :], -math.inf), dim=2)
     return weights * inside[:, start:stop, None]
+
+
+def _compiles(dots: Tensor) -> bool:
+    """Whether a kernel can take over: no gradient to keep, on the CPU, in a precision it knows."""
+    plain = dots.device.type == "cpu" and dots.dtype in (torch.float32, torch.float64)
+    return plain and not dots.requires_grad
+
+
+def _compiled_rows(dots: Tensor, norm_BT: Tensor, lengths_B: Tensor | None, start: int) -> Tensor:
+    from outspike.detectors import kernels
+
+    if lengths_B is None:
+        lengths_B = torch.full((len(dots),), dots.shape[2])
+    dots, norm_BT = dots.detach().contiguous(), norm_BT.detach().contiguous()
+    kernels.similarity_rows(
+        dots.numpy(),
+        norm_BT.numpy(),
+        lengths_B.contiguous().numpy(),
+        start,
+        kernels.constants(dots, _SIMILAR, _EPSILON),
+    )
+    return dots
 
 
 def distance_adjacency(
