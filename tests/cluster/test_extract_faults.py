@@ -114,25 +114,29 @@ def test_a_failing_s3_server_changes_nothing(
     s3_server: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One request in twelve is answered 500, 503, late or by half: after at most three runs the
+    """One request in eight is answered 500, 503, late or by half: after at most three runs the
     store is that of an undisturbed job, and no recording was given up for its content."""
     for path in sorted(videos.glob("*.mp4")):
         write_bytes(f"{s3_bucket}/recordings/{path.name}", path.read_bytes())
-    moments = random.Random(0)
+    moments, spoiled = random.Random(0), []
 
     def fault(method: str, path: str, range_: str | None) -> str | None:
         kinds = ("500", "503", "slow", "half") if method == "GET" else ("500", "503", "slow")
-        return moments.choice(kinds) if moments.random() < 1 / 12 else None
+        if moments.random() >= 1 / 8:
+            return None
+        spoiled.append(moments.choice(kinds))
+        return spoiled[-1]
 
     with proxies.Proxy(s3_server, slow_s=2.0, fault=fault) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         for _ in range(3):
             done = job(f"{s3_bucket}/recordings", f"{s3_bucket}/store")
-            print(done.returncode, done.stdout, done.stderr, len(proxy.requests))
+            print(done.stdout, f"{len(spoiled)} of {len(proxy.requests)} requests spoiled")
             assert "Traceback" not in done.stderr
             assert "reason=corrupt" not in done.stdout
             if done.returncode == 0:
                 break
         assert done.returncode == 0, done.stderr
+        assert set(spoiled) == {"500", "503", "slow", "half"}
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
     assert FeatureStore.open(f"{s3_bucket}/store").digest() == undisturbed

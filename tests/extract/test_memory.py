@@ -103,7 +103,7 @@ def long_video(path: Path, num_frames: int, second: Path) -> None:
     with av.open(str(second)) as source, av.open(str(path), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])
         packets = [
-            (bytes(p), p.pts, p.dts, p.is_keyframe, p.time_base)
+            (bytes(p), p.pts or 0, p.dts or 0, p.is_keyframe, p.time_base)
             for p in source.demux(video=0)
             if p.size
         ]
