@@ -37,12 +37,16 @@ class Neuron:
         return h >= self.threshold if self.kind == "sigmoid" else h > self.threshold
 
     def surrogate(self, h: Tensor) -> Tensor:
-        """Derivative that stands in for that of the step."""
-        u = h - self.threshold
+        """Derivative that stands in for that of the step; itself it has none.
+
+        Works in place: on long sequences fresh memory costs more than the arithmetic.
+        """
+        u = h.detach() - self.threshold
         if self.kind == "sigmoid":
-            s = torch.sigmoid(self.alpha * u)
-            return self.alpha * s * (1.0 - s)
-        return (self.alpha - self.alpha**2 * u.abs()).clamp_min(0.0)
+            s = u.mul_(self.alpha).sigmoid_()
+            rest = 1.0 - s
+            return s.mul_(self.alpha).mul_(rest)
+        return torch.sub(self.alpha, u.abs_().mul_(self.alpha**2)).clamp_min_(0.0)
 
 
 def lif(
@@ -110,7 +114,7 @@ class _Lif(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         h, spikes, lengths = ctx.saved_tensors
-        charge = grads[0] * ctx.neuron.surrogate(h)
+        charge = ctx.neuron.surrogate(h).mul_(grads[0])
         run = _gradient_compiled if ctx.compiled else _gradient_torch
         grad_x, grad_v = run(charge, grads[1], spikes, ctx.neuron, lengths)
         return grad_x, grad_v, None, None, None
