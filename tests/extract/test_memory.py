@@ -26,7 +26,7 @@ LONG = float(os.environ.get("OUTSPIKE_LONG", "1"))
 NUM_FRAMES = int(3000 * LONG)
 NUM_EVENTS = int(67_000_000 * LONG)
 
-_MOST_MB = 700
+_MOST_MB = 800
 _GROWTH_MB = 40
 _TIMEOUT_S = 1800 * max(1.0, LONG)
 
