@@ -64,9 +64,9 @@ class AttentionLayer(nn.Module):
         if not torch.is_grad_enabled():
             return self._normal(x_BTD, mask_BT, keys_B, salt)
         size = max(1, _PIECE_ROWS // x_BTD.shape[1])
-        rows = x_BTD.split(size)
-        seen = [None] * len(rows) if mask_BT is None else mask_BT.split(size)
-        keys = [None] * len(rows) if keys_B is None else keys_B.split(size)
+        rows = torch.split(x_BTD, size)
+        seen = [None] * len(rows) if mask_BT is None else torch.split(mask_BT, size)
+        keys = [None] * len(rows) if keys_B is None else torch.split(keys_B, size)
         pieces = [
             _recomputed(self._normal, *piece, salt) for piece in zip(rows, seen, keys, strict=True)
         ]
