@@ -24,10 +24,16 @@ data = DataConfig(dataset="folder", root=root)
 extract(ExtractConfig(data=data, store=StoreConfig(url=url)))
 port = ray.nodes()[0]["MetricsExportPort"]
 until = time.monotonic() + 90
+
+def total(text, name):
+    lines = [line for line in text.splitlines() if line.startswith("ray_outspike_extract_" + name)]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
 while time.monotonic() < until:  # processes report to their node every few seconds
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
         text = answer.read().decode()
-    if all(f"outspike_extract_{name}" in text for name in ("recordings", "stage_seconds")):
+    told = all(total(text, name) for name in ("quarantined", "pixels", "stage_seconds"))
+    if told and total(text, "recordings") >= 4 and 'stage="write"' in text:
         break
     time.sleep(1)
 print(chr(10).join(line for line in text.splitlines() if "outspike_extract" in line))
