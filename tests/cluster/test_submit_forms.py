@@ -85,6 +85,8 @@ def _start_node(
 ) -> "subprocess.Popen[bytes]":
     """A node that lives as long as the process returned, which ends what it started."""
     flags = ["--disable-usage-stats", "--object-store-memory=100000000", "--block"]
+    # The default port is one for a machine: another Ray beside this one would leave it no agent.
+    flags.append(f"--dashboard-agent-listen-port={_free_port()}")
     with log.open("wb") as file:
         process = subprocess.Popen(
             ["ray", "start", *words, *flags], cwd=cwd, env=environment, stdout=file, stderr=file
