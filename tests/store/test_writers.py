@@ -3,12 +3,16 @@
 import subprocess
 import sys
 import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from outspike.errors import StoreError
+from outspike.store.arrays import ensure_feature_set, read_feature_set
 from outspike.store.bags import BagReader
+from outspike.store.fingerprint import FeatureSetSpec
 from outspike.store.fsck import fsck
 from outspike.store.store import FeatureStore
 
@@ -90,3 +94,23 @@ def test_a_server_without_conditional_puts_is_refused_in_plain_words(
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         with pytest.raises(StoreError, match=r"conditional put.*Keep the store on S3, MinIO"):
             FeatureStore.create(f"{s3_bucket}/store")
+
+
+def test_writers_that_begin_a_feature_set_at_the_same_moment_all_go_on(tmp_path):
+    """Twelve threads at one barrier, thirty new feature sets: none finds half a document, none is
+    told that another was faster.
+    """
+    num_writers = 12
+    url = str(tmp_path / "store")
+    for number in range(30):
+        spec = FeatureSetSpec(name="tiny", document={"number": number}, num_crops=1, width=4)
+        barrier = threading.Barrier(num_writers)
+
+        def begin(spec=spec, barrier=barrier):
+            barrier.wait()
+            ensure_feature_set(url, spec)
+            return read_feature_set(url, spec.address)
+
+        with ThreadPoolExecutor(num_writers) as pool:
+            found = [future.result() for future in [pool.submit(begin) for _ in range(num_writers)]]
+        assert found == [spec] * num_writers

@@ -1,7 +1,7 @@
 """The zarr side of a segment: plain zarr v3 arrays that any zarr reader can open."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -46,22 +46,24 @@ def zarr_store(url: str) -> LocalStore | FsspecStore:
 def ensure_feature_set(store_url: str, spec: FeatureSetSpec) -> None:
     """Write the group of a feature set where it is not there yet.
 
+    Many writers may begin one feature set at the same moment: all of them write the same whole
+    document in one step, so that whoever reads sees it or none.
+
     Raises:
         StoreError: the group there describes another feature set.
     """
-    address = feature_set_url(store_url, spec.address)
     try:
         found = read_feature_set(store_url, spec.address)
     except MissingUrlError:
-        attributes = {ATTRIBUTES: {"format": FORMAT, **spec.attributes()}}
-        with urls.plain_errors(address):
-            zarr.create_group(zarr_store(address), attributes=attributes, overwrite=False)
-        return
+        document = _group_document({"format": FORMAT, **spec.attributes()})
+        urls.write_bytes(_group_url(store_url, spec.address), document)
+        found = read_feature_set(store_url, spec.address)
     if found != spec:
         raise StoreError(
-            f"{address} holds {found.num_crops} crops x {found.width} {found.dtype}, the encoder "
-            f"gives {spec.num_crops} x {spec.width} {spec.dtype} under the same fingerprint; the "
-            "encoder's document must state what sets them apart."
+            f"{feature_set_url(store_url, spec.address)} holds {found.num_crops} crops x "
+            f"{found.width} {found.dtype}, the encoder gives {spec.num_crops} x {spec.width} "
+            f"{spec.dtype} under the same fingerprint; the encoder's document must state what "
+            "sets them apart."
         )
 
 
@@ -72,7 +74,7 @@ def read_feature_set(store_url: str, address: str) -> FeatureSetSpec:
         MissingUrlError: no such group.
         CorruptionError: it does not describe a feature set of this format.
     """
-    url = urls.join(feature_set_url(store_url, address), "zarr.json")
+    url = _group_url(store_url, address)
     text = urls.read_bytes(url)
     try:
         attributes = json.loads(text)["attributes"][ATTRIBUTES]
@@ -82,6 +84,17 @@ def read_feature_set(store_url: str, address: str) -> FeatureSetSpec:
     if spec.address != address:
         raise CorruptionError(f"{url} describes {spec.address}; the folder was renamed or altered.")
     return spec
+
+
+def _group_url(store_url: str, address: str) -> str:
+    return urls.join(feature_set_url(store_url, address), "zarr.json")
+
+
+def _group_document(attributes: Mapping[str, Any]) -> bytes:
+    """``zarr.json`` of an empty group with these entries of ours, as zarr writes it."""
+    files: dict[str, Any] = {}
+    zarr.create_group(MemoryStore(files), attributes={ATTRIBUTES: attributes})
+    return cast(bytes, files["zarr.json"].to_bytes())
 
 
 def chunk_crcs(content: SegmentContent) -> NDArray[np.uint32]:
