@@ -1,15 +1,17 @@
 """What every test may rely on: real media when they are there, skips that are counted and shown."""
 
 import os
+import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-# A busy machine or the first compilation of a kernel is no failure of a property.
-settings.register_profile("outspike", deadline=None)
+# A busy machine or the first compilation of a kernel is no failure of a property. Where CI is set,
+# every run tries the same examples: what fails there fails again at a desk.
+settings.register_profile("outspike", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("outspike")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -66,6 +68,24 @@ def s3_bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     name = f"test-{uuid.uuid4().hex[:16]}"
     boto3.client("s3", endpoint_url=s3_server).create_bucket(Bucket=name)
     return f"s3://{name}"
+
+
+@pytest.fixture
+def run_cli(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple]:
+    """Exit code, standard output and standard error of a command."""
+
+    from outspike import cli
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["outspike", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(end.value.code or 0), captured.out, captured.err
+
+    return call
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

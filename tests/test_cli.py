@@ -45,22 +45,6 @@ print(sorted({"torch", "ray", "mlflow", "zarr", "av", "pandas", "matplotlib"} & 
 """
 
 
-@pytest.fixture
-def run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple]:
-    """Exit code, standard output and standard error of a command."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["outspike", *arguments])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(end.value.code or 0), captured.out, captured.err
-
-    return call
-
-
 def test_help_loads_nothing_heavy(repository: Path) -> None:
     """Every command and every job explains itself without loading what it would run with."""
     arguments = [",".join(COMMANDS), str(repository / "jobs")]
@@ -76,9 +60,9 @@ def test_help_loads_nothing_heavy(repository: Path) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_teaches(name: str, run: Callable[..., tuple]) -> None:
+def test_help_teaches(name: str, run_cli: Callable[..., tuple]) -> None:
     """It says what the command does, with an example under the name it was called by."""
-    code, text, _ = run(*name.split(), "--help")
+    code, text, _ = run_cli(*name.split(), "--help")
     assert code == app.DONE
     assert f"usage: outspike {name}" in text
     if name != "demo":
@@ -88,9 +72,9 @@ def test_help_teaches(name: str, run: Callable[..., tuple]) -> None:
         assert "exit codes: 0 done" in text
 
 
-def test_every_command_is_listed(run: Callable[..., tuple]) -> None:
+def test_every_command_is_listed(run_cli: Callable[..., tuple]) -> None:
     """The overview has one line a command."""
-    code, text, _ = run("--help")
+    code, text, _ = run_cli("--help")
     assert code == app.DONE
     assert sorted(cli._ORDER) == sorted(COMMANDS)
     assert all(f"\n  {name} " in text for name in COMMANDS)
@@ -112,56 +96,56 @@ def test_every_command_is_listed(run: Callable[..., tuple]) -> None:
     ],
     ids=" ".join,
 )
-def test_bad_usage_exits_with_2(arguments: list[str], run: Callable[..., tuple]) -> None:
+def test_bad_usage_exits_with_2(arguments: list[str], run_cli: Callable[..., tuple]) -> None:
     """Unknown commands, options and values say so on standard error."""
-    code, out, err = run(*arguments)
+    code, out, err = run_cli(*arguments)
     assert (code, out) == (app.BAD_USAGE, "")
     assert err
 
 
-def test_what_is_not_there_exits_with_1(run: Callable[..., tuple], tmp_path: Path) -> None:
+def test_what_is_not_there_exits_with_1(run_cli: Callable[..., tuple], tmp_path: Path) -> None:
     """One line, no traceback."""
     for arguments in (["store", "ls"], ["video", "probe"], ["events", "info"]):
-        code, out, err = run(*arguments, str(tmp_path / "absent"))
+        code, out, err = run_cli(*arguments, str(tmp_path / "absent"))
         assert (code, out) == (app.FAILED, "")
         assert len(err.splitlines()) == 1
         assert "absent" in err
 
 
-def test_a_video_is_described(run: Callable[..., tuple], tmp_path: Path) -> None:
+def test_a_video_is_described(run_cli: Callable[..., tuple], tmp_path: Path) -> None:
     """As a table for people and as JSON for programs."""
     path = tmp_path / "v.mp4"
     frames = np.zeros((5, 48, 64, 3), dtype=np.uint8)
     write_mp4(path, iter(frames), fps=Fraction(30000, 1001))
-    code, out, _ = run("video", "probe", str(path), "--json")
+    code, out, _ = run_cli("video", "probe", str(path), "--json")
     found = json.loads(out)
     assert code == app.DONE
     assert (found["codec"], found["fps"], found["display_size"]) == ("h264", "30000/1001", [64, 48])
-    assert "64x48" in run("video", "probe", str(path))[1]
+    assert "64x48" in run_cli("video", "probe", str(path))[1]
 
 
-def test_an_event_recording_is_described(run: Callable[..., tuple], tmp_path: Path) -> None:
+def test_an_event_recording_is_described(run_cli: Callable[..., tuple], tmp_path: Path) -> None:
     """Format, sensor, events and hashes; what nobody tells is said to be so."""
     one = np.array([5])
     events = Events(
         one.astype(np.int64), one.astype(np.uint16), one.astype(np.uint16), np.uint8(one > 0)
     )
     write_events(tmp_path / "e.raw", events, format="evt3", size=(64, 48), anchor_us=3)
-    code, out, _ = run("events", "info", str(tmp_path / "e.raw"), "--json")
+    code, out, _ = run_cli("events", "info", str(tmp_path / "e.raw"), "--json")
     found = json.loads(out)
     assert code == app.DONE
     assert (found["format"], found["width"], found["anchor_us"]) == ("Prophesee EVT 3.0 raw", 64, 3)
     assert (found["events"], found["t_first_us"], found["on_events"]) == (1, 5, 1)
     assert found["sha256_p"] == hashlib.sha256(b"\x01").hexdigest()
-    assert "not told" in run("events", "info", str(tmp_path / "e.raw"))[1]
-    smaller = run("events", "info", str(tmp_path / "e.raw"), "--size", "5x48")
+    assert "not told" in run_cli("events", "info", str(tmp_path / "e.raw"))[1]
+    smaller = run_cli("events", "info", str(tmp_path / "e.raw"), "--size", "5x48")
     assert smaller[0] == app.FAILED
     assert "outside the configured size 5x48" in smaller[2]
-    assert run("events", "info", str(tmp_path / "e.raw"), "--size", "5by48")[0] == app.BAD_USAGE
+    assert run_cli("events", "info", str(tmp_path / "e.raw"), "--size", "5by48")[0] == app.BAD_USAGE
 
 
 def test_an_event_recording_is_converted_and_shown(
-    run: Callable[..., tuple], tmp_path: Path
+    run_cli: Callable[..., tuple], tmp_path: Path
 ) -> None:
     """Another format with the same events, a video, and a picture of the whole."""
     rng = np.random.default_rng(0)
@@ -175,33 +159,33 @@ def test_an_event_recording_is_converted_and_shown(
     source = tmp_path / "e.npz"
     write_events(source, events, format="npz", size=(64, 48))
     target = tmp_path / "e.raw"
-    code, _, err = run("events", "convert", str(source), str(target))
+    code, _, err = run_cli("events", "convert", str(source), str(target))
     assert code == app.BAD_USAGE
     assert "subtract the start" in err
-    code, out, _ = run("events", "convert", str(source), str(target), "--from-zero")
+    code, out, _ = run_cli("events", "convert", str(source), str(target), "--from-zero")
     assert (code, "3000 events" in out) == (app.DONE, True)
-    found = json.loads(run("events", "info", str(target), "--json")[1])
+    found = json.loads(run_cli("events", "info", str(target), "--json")[1])
     assert (found["events"], found["t_first_us"]) == (num, 0)
     assert found["sha256_x"] == hashlib.sha256(events.x.tobytes()).hexdigest()
-    code, out, _ = run("events", "render", str(target), str(tmp_path / "e.mp4"))
+    code, out, _ = run_cli("events", "render", str(target), str(tmp_path / "e.mp4"))
     assert (code, "12 frames" in out) == (app.DONE, True)
-    assert run("events", "render", str(target), str(tmp_path / "e.png"))[0] == app.DONE
+    assert run_cli("events", "render", str(target), str(tmp_path / "e.png"))[0] == app.DONE
     assert Image.open(tmp_path / "e.png").size[0] > 1000
     for arguments in (["convert", str(source), "e.txt"], ["render", str(source), "e.gif"]):
-        code, _, err = run("events", *arguments)
+        code, _, err = run_cli("events", *arguments)
         assert (code, "expected" in err) == (app.BAD_USAGE, True)
 
 
-def test_data_sets_are_listed(run: Callable[..., tuple]) -> None:
+def test_data_sets_are_listed(run_cli: Callable[..., tuple]) -> None:
     """Each with a sentence and its splits."""
-    code, out, _ = run("datasets")
+    code, out, _ = run_cli("datasets")
     assert code == app.DONE
     assert any(line.startswith("ucf_crime ") for line in out.splitlines())
     assert any(line.startswith("folder ") for line in out.splitlines())
 
 
 def test_prediction_says_by_its_exit_code_how_it_went(
-    run: Callable[..., tuple], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_cli: Callable[..., tuple], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """0 where all were scored, 3 where more than the allowed share could not be."""
     from outspike.predict.run import PredictResult
@@ -211,7 +195,7 @@ def test_prediction_says_by_its_exit_code_how_it_went(
     good = Prediction(video_id="a", seconds=0.0)
     result = PredictResult(model="m", out="o", predictions=(good, bad))
     monkeypatch.setattr("outspike.predict.run.predict", lambda config: result)
-    code, out, _ = run("predict")
+    code, out, _ = run_cli("predict")
     assert code == app.QUARANTINED
     assert "b: not scored, empty: b.mp4: empty" in out
-    assert run("predict", "--max-bad-share", "0.5")[0] == app.DONE
+    assert run_cli("predict", "--max-bad-share", "0.5")[0] == app.DONE

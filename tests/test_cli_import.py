@@ -1,48 +1,28 @@
 """The commands that import: exit codes, one-line refusals, tables."""
 
-import sys
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 
-from outspike import app, cli
+from outspike import app
 from outspike.detectors.bank_import import import_bank
 from outspike.detectors.gv_vad.prompts import read_bank
 from outspike.errors import CheckpointError, ConfigError
 from outspike.store.npy_layouts import save_array
 
-
-@pytest.fixture
-def run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple]:
-    """Exit code, standard output and standard error of a command."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["outspike", *arguments])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(end.value.code or 0), captured.out, captured.err
-
-    return call
-
-
 IMPORT = ("--layout", "rows", "--name", "f", "--origin", "made up")
 
 
-def test_an_import_with_refused_recordings_exits_with_3(run, tmp_path):
+def test_an_import_with_refused_recordings_exits_with_3(run_cli, tmp_path):
     """What could be taken is there, what could not is named with its reason."""
     save_array(f"{tmp_path}/in/good.npy", np.ones((3, 4), dtype=np.float32))
     save_array(f"{tmp_path}/in/bad.npy", np.full((3, 4), np.nan, dtype=np.float32))
     url = str(tmp_path / "store")
-    code, out, _ = run("store", "import", url, str(tmp_path / "in"), *IMPORT)
+    code, out, _ = run_cli("store", "import", url, str(tmp_path / "in"), *IMPORT)
     assert code == app.QUARANTINED
     assert "refused folder/bad" in out
     assert "NaN" in out
-    assert "1 recordings" in run("store", "ls", url)[1]
-    code, out, _ = run("store", "import", url, str(tmp_path / "in"), *IMPORT, "--replace-nan")
+    assert "1 recordings" in run_cli("store", "ls", url)[1]
+    code, out, _ = run_cli("store", "import", url, str(tmp_path / "in"), *IMPORT, "--replace-nan")
     assert code == app.DONE
 
 
@@ -60,15 +40,15 @@ def test_an_import_with_refused_recordings_exits_with_3(run, tmp_path):
         (["import-checkpoint", "msf", "x.pkl", "--out", "m"], "three things"),
     ],
 )
-def test_contradicting_options_exit_with_2(arguments, message, run):
+def test_contradicting_options_exit_with_2(arguments, message, run_cli):
     """One line that says what to give."""
-    code, out, err = run(*arguments)
+    code, out, err = run_cli(*arguments)
     assert (code, out) == (app.BAD_USAGE, "")
     assert message in err
     assert len(err.splitlines()) == 1
 
 
-def test_files_that_are_not_there_exit_with_1(run, tmp_path):
+def test_files_that_are_not_there_exit_with_1(run_cli, tmp_path):
     """One line, no traceback, for every command."""
     absent = str(tmp_path / "absent")
     for arguments in (
@@ -77,13 +57,13 @@ def test_files_that_are_not_there_exit_with_1(run, tmp_path):
         ["datasets", "import-labels", f"{absent}.pickle", "--out", str(tmp_path / "l.csv")],
         ["import-checkpoint", "msf", f"{absent}.pkl"],
     ):
-        code, out, err = run(*arguments)
+        code, out, err = run_cli(*arguments)
         assert (code, out) == (app.FAILED, "")
         assert len(err.splitlines()) == 1
         assert "absent" in err
 
 
-def test_text_embeddings_become_a_bank_that_says_where_they_come_from(run, tmp_path):
+def test_text_embeddings_become_a_bank_that_says_where_they_come_from(run_cli, tmp_path):
     """Rows, phrases and origin come back; foreign arrays do not pass."""
     rows = np.random.default_rng(0).random((3, 8)).astype(np.float32)
     np.save(tmp_path / "bank.npy", rows)
@@ -91,7 +71,9 @@ def test_text_embeddings_become_a_bank_that_says_where_they_come_from(run, tmp_p
     target = str(tmp_path / "bank.safetensors")
     options = ("--what", "text", "--origin", "SimCSE", "--out", target)
     phrases = ("--phrases", str(tmp_path / "phrases.txt"))
-    code, out, _ = run("datasets", "import-labels", str(tmp_path / "bank.npy"), *options, *phrases)
+    code, out, _ = run_cli(
+        "datasets", "import-labels", str(tmp_path / "bank.npy"), *options, *phrases
+    )
     assert code == app.DONE
     assert "3x8" in out
     bank = read_bank(target, 8)

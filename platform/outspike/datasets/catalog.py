@@ -1,6 +1,6 @@
 """Every data set by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -156,22 +156,23 @@ def is_supervised(name: str, split: str) -> bool:
     return (source.splits[0] if split == "official" else split) in source.supervised
 
 
-def known_defects(name: str, split: str) -> tuple[str, ...]:
-    """What is known to be wrong with a published split, whatever files there are; else nothing."""
-    published = _PUBLISHED.get(name)
-    return () if published is None else warnings_of(published, split)
-
-
-_PUBLISHED: dict[str, Published] = {
+#: Data sets whose recordings, labels and split defects are tables of this package.
+PUBLISHED: Mapping[str, Published] = {
     known.name: known
     for known in (
-        AVENUE,
-        MSAD,
-        SHANGHAITECH,
-        TAD,
         UCF_CRIME,
         UCF_CRIME_DVS,
         XD_VIOLENCE,
+        SHANGHAITECH,
+        MSAD,
+        TAD,
+        AVENUE,
         ucsd_ped2.UCSD_PED2,
     )
 }
+
+
+def known_defects(name: str, split: str) -> tuple[str, ...]:
+    """What is known to be wrong with a published split, whatever files there are; else nothing."""
+    published = PUBLISHED.get(name)
+    return () if published is None else warnings_of(published, split)

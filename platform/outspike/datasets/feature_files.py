@@ -5,32 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from outspike.datasets import lad2000
-from outspike.datasets.catalog import DATASETS
+from outspike.datasets.catalog import DATASETS, PUBLISHED
 from outspike.datasets.files import FileTree, read_table
 from outspike.datasets.folder import TABLE, Facts, facts_from_folders, facts_from_table
 from outspike.datasets.gv_vad import generated
-from outspike.datasets.known import (
-    AVENUE,
-    MSAD,
-    SHANGHAITECH,
-    TAD,
-    UCF_CRIME,
-    UCF_CRIME_DVS,
-    XD_VIOLENCE,
-)
-from outspike.datasets.published import Published, members, recording_of
+from outspike.datasets.published import members, recording_of
 from outspike.datasets.tables import read_fields
-from outspike.datasets.ucsd_ped2 import UCSD_PED2
 from outspike.errors import ConfigError, DatasetError
 from outspike.recording import Recording
-
-_PUBLISHED: Mapping[str, Published] = {
-    known.name: known
-    for known in (
-        *(UCF_CRIME, UCF_CRIME_DVS, XD_VIOLENCE, SHANGHAITECH, MSAD, TAD),
-        *(AVENUE, UCSD_PED2),
-    )
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +43,7 @@ def match_files(dataset: str, split: str, urls: Mapping[str, str], tree: FileTre
         DatasetError: two files of one recording, a table that contradicts the files, or lists that
             are absent.
     """
-    known = ("folder", *_PUBLISHED, *_LISTED)
+    known = ("folder", *PUBLISHED, *_LISTED)
     if dataset not in known:
         raise ConfigError(
             f"Features of {dataset!r} have no list to be matched with; there are "
@@ -87,7 +69,7 @@ class _Listed:
 
 
 def _published(dataset: str, split: str) -> list[_Listed]:
-    known = _PUBLISHED[dataset]
+    known = PUBLISHED[dataset]
     return [
         _Listed(
             recording=recording_of(known, row, "", part, split),
