@@ -1,10 +1,12 @@
 """What every test may rely on: real media when they are there, skips that are counted and shown."""
 
+import importlib.util
 import os
 import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import settings
@@ -86,6 +88,18 @@ def run_cli(
         return int(end.value.code or 0), captured.out, captured.err
 
     return call
+
+
+@pytest.fixture(scope="session")
+def proxies() -> ModuleType:
+    """The module of the proxy that the store's benchmark puts before an S3 server."""
+    path = REPOSITORY / "benchmarks" / "s3_proxy.py"
+    spec = importlib.util.spec_from_file_location("s3_proxy", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules["s3_proxy"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

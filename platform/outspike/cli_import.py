@@ -44,6 +44,7 @@ def store_import(
     dtype: Literal["float16", "float32"] | None = None,
     replace_nan: bool = False,
     text_slack: int = 0,
+    single_writer: bool = False,
 ) -> int:
     """Copy published .npy features into a store, as a feature set to train on.
 
@@ -70,6 +71,8 @@ def store_import(
         dtype: stored type; that of the first file where it is left out.
         replace_nan: make NaN zero and count it; it is refused otherwise.
         text_slack: rows that text may have more or fewer than its video (clip-emb).
+        single_writer: make the store for one writer at a time, on a server without conditional
+            puts (OpenStack Swift).
     """
     from outspike.datasets.feature_import import PAIRS, FolderImport, import_folder
     from outspike.store.importing import ImportSettings
@@ -88,7 +91,12 @@ def store_import(
         row_slack=text_slack,
     )
     wanted = FolderImport(
-        root=source, settings=settings, pair=layout in PAIRS, dataset=dataset, split=split
+        root=source,
+        settings=settings,
+        pair=layout in PAIRS,
+        dataset=dataset,
+        split=split,
+        single_writer=single_writer,
     )
     rows, complete = import_folder(url, wanted)
     print(app.table(rows))

@@ -83,6 +83,9 @@ class StoreConfig:
     """Catalog version; None means the newest at the time the job starts, which is then recorded."""
     recordings_version: int | None = None
     """Version of the recordings table (labels, splits); None likewise."""
+    single_writer: bool = False
+    """A store made now commits by plain puts, one writer at a time: for servers without conditional
+    puts (OpenStack Swift). One that is there keeps the mode it was made in."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,5 @@
 """Full disk, failing S3 server: one line at most, and after a re-run the undisturbed store."""
 
-import importlib.util
 import os
 import random
 import shlex
@@ -91,18 +90,6 @@ def test_a_full_disk_is_one_line_and_a_re_run_goes_on(
     assert "Traceback" not in said
     assert "second 0" in done.stdout, done.stderr
     assert f"digest {undisturbed}" in done.stdout
-
-
-@pytest.fixture(scope="module")
-def proxies(repository: Path) -> ModuleType:
-    """The module of the proxy that the store's benchmark puts before an S3 server."""
-    path = repository / "benchmarks" / "s3_proxy.py"
-    spec = importlib.util.spec_from_file_location("s3_proxy", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules["s3_proxy"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_a_failing_s3_server_changes_nothing(

@@ -1,12 +1,9 @@
 """Small feature sets and recordings written the way extraction writes them."""
 
-import importlib.util
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -105,15 +102,3 @@ def kit() -> SimpleNamespace:
 @pytest.fixture
 def store(tmp_path) -> FeatureStore:
     return FeatureStore.create(str(tmp_path / "store"))
-
-
-@pytest.fixture(scope="session")
-def proxies() -> ModuleType:
-    """The module of the proxy that the benchmark puts before an S3 server."""
-    path = Path(__file__).parents[2] / "benchmarks" / "s3_proxy.py"
-    spec = importlib.util.spec_from_file_location("s3_proxy", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules["s3_proxy"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

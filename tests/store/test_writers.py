@@ -92,7 +92,7 @@ def test_a_server_without_conditional_puts_is_refused_in_plain_words(
     """OpenStack Swift answers 501 to them: the store says so instead of losing commits."""
     with proxies.Proxy(s3_server, conditional_puts=False) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        with pytest.raises(StoreError, match=r"conditional put.*Keep the store on S3, MinIO"):
+        with pytest.raises(StoreError, match=r"conditional put.*keep it on S3, MinIO"):
             FeatureStore.create(f"{s3_bucket}/store")
 
 

@@ -40,6 +40,8 @@ class FolderImport:
     """The layout comes with a second one: text beside vision, as a feature set of its own."""
     dataset: str = "folder"
     split: str = "official"
+    single_writer: bool = False
+    """As in :class:`~outspike.config.StoreConfig`."""
 
 
 def import_folder(store_url: str, wanted: FolderImport) -> tuple[list[tuple[str, object]], bool]:
@@ -55,7 +57,7 @@ def import_folder(store_url: str, wanted: FolderImport) -> tuple[list[tuple[str,
     pairs = {first: (first, second) for first, second in PAIRS.values()} if wanted.pair else {}
     layouts = pairs.get(wanted.settings.layout, (wanted.settings.layout,))
     tree = FileTree.scan(wanted.root)
-    store = FeatureStore.open_or_create(store_url)
+    store = FeatureStore.open_or_create(store_url, single_writer=wanted.single_writer)
     rows: list[tuple[str, object]] = []
     complete = True
     num_rows: dict[str, int] | None = None

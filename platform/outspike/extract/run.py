@@ -97,7 +97,7 @@ def extract(config: ExtractConfig, manifest: Manifest | None = None) -> ExtractR
     if manifest.missing:
         logger.warning("%s", manifest.describe_missing())
     encoders = _described(config)
-    store = FeatureStore.open_or_create(config.store.url)
+    store = FeatureStore.open_or_create(config.store.url, single_writer=config.store.single_writer)
     store.put_recordings(manifest.recordings)
     plan = _plan(config, manifest, encoders, store)
     logger.info("%s", plan)

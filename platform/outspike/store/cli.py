@@ -16,6 +16,7 @@ def ls(url: str, feature_set: str | None = None, *, version: int | None = None) 
     store = FeatureStore.open(url, version=version)
     lines = [
         f"{url}: catalog version {store.version}, recordings version {store.recordings_version}"
+        + (", one writer at a time" if store.is_single_writer else "")
     ]
     for spec in _chosen(store, feature_set):
         reader = store.features(spec.address)

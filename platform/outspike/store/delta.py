@@ -11,13 +11,17 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from outspike import urls
-from outspike.errors import StoreError
-from outspike.store.layout import FORMAT
+from outspike.errors import MissingUrlError, StoreError
+from outspike.store import mirror
+from outspike.store.layout import CATALOG, FORMAT
+from outspike.store.lease import OvertakenError
 
 logger = logging.getLogger(__name__)
 
 #: Entry of a table's configuration that holds the number of the store format.
 FORMAT_KEY = "outspike.format"
+#: Entry that says that commits take turns by a lease (:mod:`outspike.store.lease`).
+SINGLE_WRITER_KEY = "outspike.single_writer"
 
 _MAX_TRIES = 8
 _FIRST_WAIT_S = 0.05
@@ -25,25 +29,53 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _LIBRARY_ERRORS = (DeltaError, OSError, ValueError)
 
 
-def create_table(store_url: str, name: str, schema: pa.Schema) -> None:
+def create_table(
+    store_url: str, name: str, schema: pa.Schema, *, single_writer: bool | None = None
+) -> None:
     """Create an empty table; one that exists already is left as it is.
 
     The log is never cleaned up, so that every version stays readable.
+
+    Args:
+        store_url: the store.
+        name: of the table.
+        schema: of its rows.
+        single_writer: whether the server needs commits to take turns; None does as the catalog.
+
+    Raises:
+        StoreError: the address cannot be written.
     """
-    url = urls.join(store_url, name)
-    try:
+    if single_writer is None:
+        has_catalog = table_exists(store_url, CATALOG)
+        single_writer = has_catalog and is_single_writer(open_table(store_url, CATALOG))
+    configuration = {FORMAT_KEY: str(FORMAT), "delta.enableExpiredLogCleanup": "false"}
+    if single_writer:
+        configuration[SINGLE_WRITER_KEY] = "true"
+
+    def create(address: str) -> None:
         DeltaTable.create(
-            _table_address(url),
+            address,
             schema=schema,
             mode="error",
             name=f"outspike {name}",
-            configuration={FORMAT_KEY: str(FORMAT), "delta.enableExpiredLogCleanup": "false"},
-            storage_options=urls.storage_options().for_deltalake(url),
+            configuration=configuration,
+            storage_options=urls.storage_options().for_deltalake(address),
             # a second try would put the table's description into version 1 of another's table
             commit_properties=CommitProperties(max_commit_retries=0),
             raise_if_key_not_exists=False,  # the format key is ours
         )
-    except _LIBRARY_ERRORS as error:
+
+    def create_in_mirror(folder: str) -> None:
+        if not _is_there(folder):
+            create(folder)
+
+    url = urls.join(store_url, name)
+    try:
+        if single_writer:
+            mirror.commit(store_url, name, create_in_mirror)
+        else:
+            create(_table_address(url))
+    except (*_LIBRARY_ERRORS, OvertakenError) as error:
         _explain_refusal(url, error)
         if not table_exists(store_url, name):  # else somebody created it at the same moment
             raise StoreError(f"{url}: the table cannot be created: {_text(error)}") from error
@@ -56,12 +88,14 @@ def table_exists(store_url: str, name: str) -> bool:
     """
     url = urls.join(store_url, name)
     try:
-        _open(url)
-    except TableNotFoundError:
-        return False
+        return _is_there(url)
     except _LIBRARY_ERRORS as error:
         raise StoreError(f"{url} cannot be reached: {_text(error)}") from error
-    return True
+
+
+def is_single_writer(table: DeltaTable) -> bool:
+    """Whether commits to a table take turns by a lease, because its server cannot refuse any."""
+    return table.metadata().configuration.get(SINGLE_WRITER_KEY) == "true"
 
 
 def open_table(store_url: str, name: str, version: int | None = None) -> DeltaTable:
@@ -126,9 +160,11 @@ def change(store_url: str, name: str, attempt: Callable[[DeltaTable], None]) -> 
     for remaining in reversed(range(_MAX_TRIES)):
         table = open_table(store_url, name)
         try:
+            if is_single_writer(table):
+                return mirror.commit(store_url, name, lambda folder: attempt(DeltaTable(folder)))
             attempt(table)
             return int(table.version())
-        except (CommitFailedError, OSError) as error:
+        except (CommitFailedError, OSError, OvertakenError) as error:
             _explain_refusal(table.table_uri, error)
             if not remaining:
                 raise StoreError(
@@ -156,8 +192,8 @@ def _explain_refusal(url: str, error: Exception) -> None:
         raise StoreError(
             f"{url}: this server cannot write an object only if it is not there yet (501, a "
             "conditional put), which the catalog's commits stand on: two jobs could overwrite each "
-            "other's. Keep the store on S3, MinIO, Ceph or a disk, and only recordings on this "
-            f"server. It said: {text}"
+            "other's. Make the store with --store.single-writer, and let one job write it at a "
+            f"time, or keep it on S3, MinIO, Ceph or a disk. It said: {text}"
         ) from error
 
 
@@ -187,11 +223,32 @@ def vacuum(
             keep_versions=list(keep_versions),
         )
 
+    table = open_table(store_url, name)
     if dry_run:
-        attempt(open_table(store_url, name))
+        attempt(table)
+    elif is_single_writer(table):  # removing needs no commit; the library would make one
+        dry_run = True
+        attempt(table)
+        for path in gone:
+            _remove_if_there(urls.join(store_url, name, path))
     else:
         change(store_url, name, attempt)
     return gone
+
+
+def _remove_if_there(url: str) -> None:
+    try:
+        urls.remove(url)
+    except MissingUrlError:
+        logger.debug("file=%s was gone already", url)
+
+
+def _is_there(url: str) -> bool:
+    try:
+        _open(url)
+    except TableNotFoundError:
+        return False
+    return True
 
 
 def _open(url: str) -> DeltaTable:

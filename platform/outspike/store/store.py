@@ -22,7 +22,14 @@ from outspike.store.catalog import (
     append_attempts,
     remove_attempts,
 )
-from outspike.store.delta import change, create_table, open_table, read_table, table_exists
+from outspike.store.delta import (
+    change,
+    create_table,
+    is_single_writer,
+    open_table,
+    read_table,
+    table_exists,
+)
 from outspike.store.fingerprint import FeatureSetSpec
 from outspike.store.layout import CATALOG, PINS, RECORDINGS
 from outspike.store.recordings import RECORDINGS_SCHEMA
@@ -53,12 +60,19 @@ class FeatureStore:
     """
 
     def __init__(
-        self, url: str, version: int, recordings_version: int, *, is_pinned: bool = False
+        self,
+        url: str,
+        version: int,
+        recordings_version: int,
+        *,
+        is_pinned: bool = False,
+        is_single_writer: bool = False,
     ) -> None:
         self.url = url
         self.version = version
         self.recordings_version = recordings_version
         self.is_pinned = is_pinned
+        self.is_single_writer = is_single_writer
 
     def __repr__(self) -> str:
         return (
@@ -67,7 +81,7 @@ class FeatureStore:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("url", "version", "recordings_version", "is_pinned")
+        names = ("url", "version", "recordings_version", "is_pinned", "is_single_writer")
         return {name: getattr(self, name) for name in names}  # what was read is read again
 
     @classmethod
@@ -81,30 +95,48 @@ class FeatureStore:
         """
         catalog = open_table(url, CATALOG, version)
         recordings = open_table(url, RECORDINGS, recordings_version)
-        return cls(url, catalog.version(), recordings.version(), is_pinned=version is not None)
+        return cls(
+            url,
+            catalog.version(),
+            recordings.version(),
+            is_pinned=version is not None,
+            is_single_writer=is_single_writer(catalog),
+        )
 
     @classmethod
-    def create(cls, url: str) -> Self:
+    def create(cls, url: str, *, single_writer: bool = False) -> Self:
         """Make an empty store.
+
+        Args:
+            url: where.
+            single_writer: commit by plain puts, under a lease, for servers that know no others.
 
         Raises:
             StoreError: there is one already, or the address cannot be written.
         """
         if table_exists(url, CATALOG):
             raise StoreError(f"{url}: there is a feature store already; open it instead.")
-        return cls._make(url)
+        return cls._make(url, single_writer)
 
     @classmethod
-    def open_or_create(cls, url: str) -> Self:
-        """Open a store, made now if there is none."""
-        return cls.open(url) if table_exists(url, CATALOG) else cls._make(url)
+    def open_or_create(cls, url: str, *, single_writer: bool = False) -> Self:
+        """Open a store, made now if there is none; see :meth:`create`.
+
+        A store that is there keeps the mode it was made in.
+        """
+        if not table_exists(url, CATALOG):
+            return cls._make(url, single_writer)
+        store = cls.open(url)
+        if single_writer and not store.is_single_writer:
+            logger.warning("store=%s was made for any number of writers, and stays so", url)
+        return store
 
     @classmethod
-    def _make(cls, url: str) -> Self:
+    def _make(cls, url: str, single_writer: bool) -> Self:
         # the catalog last: a store exists once its catalog does
-        create_table(url, RECORDINGS, RECORDINGS_SCHEMA)
-        create_table(url, PINS, PINS_SCHEMA)
-        create_table(url, CATALOG, CATALOG_SCHEMA)
+        create_table(url, RECORDINGS, RECORDINGS_SCHEMA, single_writer=single_writer)
+        create_table(url, PINS, PINS_SCHEMA, single_writer=single_writer)
+        create_table(url, CATALOG, CATALOG_SCHEMA, single_writer=single_writer)
         return cls.open(url)
 
     # ---------------------------------------------------------------- recordings and labels
