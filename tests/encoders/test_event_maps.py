@@ -13,9 +13,22 @@ from outspike.encoders.event_maps import (
     LogIntensity,
     PyramidConfig,
 )
+from outspike.encoders.frames import grey
 
 CONFIG = PyramidConfig()
 ONE = 1 << 16
+
+
+@given(seed=st.integers(0, 9), turned=st.booleans())
+def test_grey_is_the_rounded_luma_of_every_pixel(seed, turned):
+    """Of whole chunks and single frames, also of frames that are views."""
+    frames = np.random.default_rng(seed).integers(0, 256, (3, 5, 7, 3), dtype=np.uint8)
+    frames[0, 0, :2] = [[0, 0, 0], [255, 255, 255]]
+    if turned:
+        frames = np.rot90(frames, axes=(1, 2))
+    expected = (frames.astype(int) @ [77, 150, 29] + 128) >> 8
+    np.testing.assert_array_equal(grey(frames), expected)
+    np.testing.assert_array_equal(grey(frames[1]), expected[1])
 
 
 @given(source=st.tuples(st.integers(1, 40), st.integers(1, 40)), seed=st.integers(0, 9))

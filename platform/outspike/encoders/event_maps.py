@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
+from outspike.encoders.kernels import active_cells, area_sums, moved_cells, overlaps
 from outspike.errors import ConfigError
 
 #: A log intensity of 1.
@@ -25,7 +25,6 @@ _GREY_STEPS = 256
 MOTION_CELLS, COARSE_CELLS = 2, 6
 #: Unit steps (down, right); direction ``i + 4`` is opposite to direction ``i``.
 DIRECTIONS = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))
-_NO_EVENT = 2  # stands where the earlier frame has no event, and equals no sign
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,23 +97,17 @@ class AreaSums:
     """
 
     def __init__(self, source: tuple[int, int], target: tuple[int, int]) -> None:
-        self._down = _overlaps(source[0], target[0]).astype(np.int32)
-        self._across = _overlaps(source[1], target[1]).astype(np.int64)
+        self._down, self._across = overlaps(source[0], target[0]), overlaps(source[1], target[1])
+        self._band = np.empty(source[1], dtype=np.int32)
+        self._target = target
         #: What a picture of ones sums to, everywhere.
         self.weight = source[0] * source[1]
 
     def __call__(self, picture: NDArray[np.integer]) -> NDArray[np.int64]:
         """Sums ``[H, W]``; divided by ``weight`` they are means."""
-        rows = self._down @ picture.astype(np.int32)  # at most 255 x source rows: fits
-        sums: NDArray[np.int64] = (self._across @ rows.T.astype(np.int64)).T
+        sums = np.empty(self._target, dtype=np.int64)
+        area_sums(picture, self._down, self._across, self._band, sums)
         return sums
-
-
-def _overlaps(source: int, target: int) -> csr_array:
-    """How much of source pixel j lies in target pixel i, in units of 1 / target, ``[i, j]``."""
-    cell, pixel = np.arange(target)[:, None] * source, np.arange(source)[None] * target
-    shared = np.minimum(cell + source, pixel + target) - np.maximum(cell, pixel)
-    return csr_array(np.maximum(shared, 0))
 
 
 class LogIntensity:
@@ -165,11 +158,12 @@ class ChangeCounter:
         size = (config.height, config.width)
         self._recent: deque[NDArray[np.int32]] = deque(maxlen=config.lags[-1])
         self._signs = np.zeros(size, dtype=np.int8)
-        self._thresholds = [round(_ONE * value) for value in config.thresholds]
+        self._thresholds = np.array([round(_ONE * v) for v in config.thresholds], dtype=np.int64)
         self._event_threshold = round(_ONE * config.event_threshold)
-        self._reach = max(config.steps)
-        self._moves = [(s * down, s * right) for s in config.steps for down, right in DIRECTIONS]
-        self._hits = np.empty((len(self._moves), *size), dtype=np.bool_)
+        self._moves = np.array(
+            [(s * down, s * right) for s in config.steps for down, right in DIRECTIONS],
+            dtype=np.int64,
+        )
 
     def push(self, change: NDArray[np.int32]) -> FrameCounts:
         """Counts of the next frame from its change of log intensity ``[H, W]``."""
@@ -178,37 +172,22 @@ class ChangeCounter:
         over_lags = np.stack([sum(changes[-lag:], start=0 * change) for lag in self._config.lags])
         signs = np.sign(change).astype(np.int8)
         signs[np.abs(change) < self._event_threshold] = 0
-        counts = FrameCounts(self._active(np.abs(over_lags)), self._moved(self._signs, signs))
+        counts = FrameCounts(self._active(over_lags), self._moved(self._signs, signs))
         self._signs = signs
         return counts
 
-    def _active(self, size_LHW: NDArray[np.int32]) -> NDArray[np.uint8]:
-        level = np.zeros(size_LHW.shape, dtype=np.uint8)
-        for threshold in self._thresholds:
-            level += size_LHW >= threshold
-        # A byte each for the four thresholds: cells of at most 225 pixels do not overflow it.
-        packed = _PACKED.take(level)
+    def _active(self, over_lags_LHW: NDArray[np.int32]) -> NDArray[np.uint8]:
         rows, cols, cell = self._config.rows, self._config.cols, self._config.cell
-        packed = packed.reshape(-1, rows, cell, cols * cell).sum(axis=2, dtype=np.uint32)
-        packed = packed.reshape(-1, rows, cols, cell).sum(axis=3, dtype=np.uint32)
-        active: NDArray[np.uint8] = (packed[:, None] >> _SHIFTS[:, None, None]).astype(np.uint8)
+        active = np.empty(
+            (len(over_lags_LHW), len(self._thresholds), rows, cols), dtype=np.uint8
+        )  # a cell has at most 225 pixels
+        active_cells(over_lags_LHW, self._thresholds, cell, active)
         return active
 
     def _moved(self, before: NDArray[np.int8], now: NDArray[np.int8]) -> NDArray[np.uint16]:
         height, width = now.shape
-        reach, side = self._reach, MOTION_CELLS * self._config.cell
-        source = np.where(before == 0, np.int8(_NO_EVENT), before)
-        padded = np.pad(now, reach)
-        for hit, (down, right) in zip(self._hits, self._moves, strict=True):
-            y, x = reach + down, reach + right
-            np.equal(padded[y : y + height, x : x + width], source, out=hit)
-        hits = self._hits.view(np.uint8).reshape(-1, height // side, side, width)
-        rows = hits.sum(axis=2, dtype=np.uint8)  # a side has at most 30 pixels
-        cells = rows.reshape(-1, height // side, width // side, side).sum(axis=3, dtype=np.uint16)
-        moved: NDArray[np.uint16] = cells.reshape(-1, len(DIRECTIONS), *cells.shape[1:])
-        return moved
-
-
-_SHIFTS = np.arange(0, 32, 8, dtype=np.uint32)
-#: By number of thresholds reached: a one in the byte of each of them.
-_PACKED = np.concatenate([[0], np.cumsum(1 << _SHIFTS.astype(np.int64))]).astype(np.uint32)
+        side = MOTION_CELLS * self._config.cell
+        cells = (height // side, width // side)
+        moved = np.empty((len(self._moves), *cells), dtype=np.uint16)
+        moved_cells(before, now, self._moves, side, moved)
+        return moved.reshape(-1, len(DIRECTIONS), *cells)

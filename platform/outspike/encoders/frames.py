@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from outspike.encoders.kernels import grey_of
 from outspike.video.decode import FrameChunk
 
 #: Part of every fingerprint that builds on :func:`working_grey`.
@@ -31,16 +32,12 @@ def resize_uint8(frames: NDArray[np.uint8], height: int, width: int) -> NDArray[
 
 
 def grey(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Luma of RGB frames by the BT.601 weights in 8 bits, ``[F, H, W, 3] -> [F, H, W]``."""
-    luma = frames[..., 0].astype(np.uint16)
-    luma *= 77
-    for channel, weight in ((1, 150), (2, 29)):
-        part = frames[..., channel].astype(np.uint16)
-        part *= weight
-        luma += part
-    luma += 128  # at most 255 * 256 + 128, which uint16 holds
-    luma >>= 8
-    return luma.astype(np.uint8)
+    """Luma of RGB frames by the BT.601 weights in 8 bits, ``[..., H, W, 3] -> [..., H, W]``."""
+    luma = np.empty(frames.shape[:-1], dtype=np.uint8)
+    size = frames.shape[-3:]
+    for frame, target in zip(frames.reshape(-1, *size), luma.reshape(-1, *size[:2]), strict=True):
+        grey_of(frame, target)
+    return luma
 
 
 class _LastChunk(threading.local):

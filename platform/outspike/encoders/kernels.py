@@ -1,0 +1,117 @@
+"""Compiled loops of the weights-free encoders: grey levels, area sums, counts of changes.
+
+Everything is whole numbers, so these give the bits of the plain definitions in any order of
+additions; the definitions are in ``tests/encoders``.
+"""
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+Overlaps = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]
+"""For target pixel i: first source pixel ``[i]``, source pixels ``[i]``, shares ``[i, most]``."""
+
+
+@numba.njit(cache=True, nogil=True)
+def grey_of(frame: NDArray[np.uint8], grey: NDArray[np.uint8]) -> None:
+    """Luma of an RGB frame ``[H, W, 3]`` by the BT.601 weights in 8 bits, into ``grey [H, W]``."""
+    for y in range(grey.shape[0]):
+        for x in range(grey.shape[1]):
+            # at most 255 * 256 + 128, which 32 bits hold with room to spare
+            luma = (
+                np.uint32(77) * frame[y, x, 0]
+                + np.uint32(150) * frame[y, x, 1]
+                + np.uint32(29) * frame[y, x, 2]
+                + np.uint32(128)
+            )
+            grey[y, x] = luma >> np.uint32(8)
+
+
+def overlaps(source: int, target: int) -> Overlaps:
+    """How much of each source pixel lies in each target pixel, in units of 1 / target."""
+    cell, pixel = np.arange(target)[:, None] * source, np.arange(source)[None] * target
+    shared = np.minimum(cell + source, pixel + target) - np.maximum(cell, pixel)
+    shared = np.maximum(shared, 0).astype(np.int32)
+    first = (shared > 0).argmax(axis=1).astype(np.int32)
+    number = (shared > 0).sum(axis=1).astype(np.int32)
+    shares = np.zeros((target, int(number.max())), dtype=np.int32)
+    for i in range(target):
+        shares[i, : number[i]] = shared[i, first[i] : first[i] + number[i]]
+    return first, number, shares
+
+
+@numba.njit(cache=True, nogil=True)
+def area_sums(
+    picture: NDArray[np.integer],
+    down: Overlaps,
+    across: Overlaps,
+    band: NDArray[np.int32],
+    sums: NDArray[np.int64],
+) -> None:
+    """Sums of a picture ``[h, w]`` under every target pixel, into ``sums [H, W]``.
+
+    ``band [w]`` is room for the source rows under one target row: at most 255 x source rows.
+    """
+    first_y, number_y, shares_y = down
+    first_x, number_x, shares_x = across
+    for i in range(sums.shape[0]):
+        band[:] = 0
+        for k in range(number_y[i]):
+            row, share = picture[first_y[i] + k], shares_y[i, k]
+            for x in range(band.shape[0]):
+                band[x] += share * np.int32(row[x])
+        for j in range(sums.shape[1]):
+            total = np.int64(0)
+            for k in range(number_x[j]):
+                total += np.int64(shares_x[j, k]) * band[first_x[j] + k]
+            sums[i, j] = total
+
+
+@numba.njit(cache=True, nogil=True)
+def active_cells(
+    over_lags: NDArray[np.int32],
+    thresholds: NDArray[np.int64],
+    cell: int,
+    active: NDArray[np.uint8],
+) -> None:
+    """Pixels per cell whose change ``[L, H, W]`` reaches each threshold, ``active [L, T, y, x]``.
+
+    Thresholds rise, so most pixels are done with the first.
+    """
+    active[:] = 0
+    num_lags, height, width = over_lags.shape
+    for lag in range(num_lags):
+        for y in range(height):
+            row = y // cell
+            for x in range(width):
+                size = abs(np.int64(over_lags[lag, y, x]))
+                for k in range(thresholds.shape[0]):
+                    if size < thresholds[k]:
+                        break
+                    active[lag, k, row, x // cell] += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def moved_cells(
+    before: NDArray[np.int8],
+    now: NDArray[np.int8],
+    moves: NDArray[np.int64],
+    side: int,
+    moved: NDArray[np.uint16],
+) -> None:
+    """Signs of ``before [H, W]`` found in ``now`` after each move (down, right), per cell.
+
+    ``moved [M, y, x]``; a zero is no event and is found nowhere.
+    """
+    moved[:] = 0
+    height, width = before.shape
+    for y in range(height):
+        row = y // side
+        for x in range(width):
+            sign = before[y, x]
+            if sign == 0:
+                continue
+            for k in range(moves.shape[0]):
+                v, u = y + moves[k, 0], x + moves[k, 1]
+                if 0 <= v < height and 0 <= u < width and now[v, u] == sign:
+                    moved[k, row, x // side] += 1
