@@ -1,4 +1,4 @@
-"""Hosts to run jobs on, shared by the tests of one session: starting them takes most of a minute."""
+"""Hosts to run jobs on, shared by the tests of a session: starting them takes most of a minute."""
 
 from collections.abc import Iterator
 
