@@ -250,6 +250,8 @@ def _tuner(
         run_config=tune.RunConfig(
             name=config.name,
             verbose=0,
+            # A trial whose node is lost goes on elsewhere, as a training's workers do.
+            failure_config=tune.FailureConfig(max_failures=config.train.max_failures),
             callbacks=[_Progress(config, num_trials, parent)],
             **storage,
         ),

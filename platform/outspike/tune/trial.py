@@ -9,7 +9,7 @@ from ray import tune
 
 from outspike import urls
 from outspike.config import TrainConfig, config_hash, to_json
-from outspike.errors import MissingUrlError
+from outspike.errors import MissingUrlError, OutspikeError, TrainingError
 from outspike.registry.tracking import RunLogger, find_runs, start_run
 from outspike.train import checkpoint as checkpoints
 from outspike.train.crossval import cross_validate
@@ -21,26 +21,41 @@ SEARCH_TAG = "outspike.search"
 TRIAL_TAG = "outspike.trial"
 STOPPED_TAG = "outspike.stopped_early"
 STEP = "step"
-_OUTCOME = "outcome.json"
+_OUTCOME, _ERROR = "outcome.json", "error"
 
 
 def trial(values: Mapping[str, Any], *, base: TrainConfig, name: str, parent: RunLogger) -> None:
     """Train under ``values``, and report the held-out metric at every evaluation.
 
-    A trial that is restored after a kill goes on from its checkpoint; one that had ended before
-    Tune wrote so down reports what it had found.
+    A trial that is restored after a kill, or started again after its node was lost, goes on from
+    its checkpoint; one that had ended before Tune wrote so down reports what it had found, or
+    raises again what would come again.
     """
     trial_id = tune.get_context().get_trial_id()
     config = override(base, values)
     url = trial_url(config, name, trial_id)
     outcome = _read_outcome(url)
     if outcome is None:
-        plan = make_plan(config)
-        run = _trial_run(plan, name, trial_id, parent)
-        with _ending(run):
-            outcome = _train(plan, url, run)
-            urls.write_bytes(urls.join(url, _OUTCOME), json.dumps(outcome).encode())
+        with _noting_failures(url):
+            plan = make_plan(config)
+            run = _trial_run(plan, name, trial_id, parent)
+            with _ending(run):
+                outcome = _train(plan, url, run)
+                _write_outcome(url, outcome)
+    if _ERROR in outcome:
+        raise TrainingError(outcome[_ERROR])
     tune.report(outcome)
+
+
+@contextmanager
+def _noting_failures(url: str) -> Iterator[None]:
+    """Keep an error that another attempt would meet again, so that none trains up to it."""
+    try:
+        yield
+    except OutspikeError as error:
+        if not isinstance(error, OSError):
+            _write_outcome(url, {_ERROR: str(error)})
+        raise
 
 
 @contextmanager
@@ -106,6 +121,10 @@ def _earlier_best(url: str) -> float | None:
     if not steps:
         return None
     return checkpoints.load(checkpoints.folder_of(url, steps[-1])).best_metric
+
+
+def _write_outcome(url: str, outcome: dict[str, Any]) -> None:
+    urls.write_bytes(urls.join(url, _OUTCOME), json.dumps(outcome).encode())
 
 
 def _read_outcome(url: str) -> dict[str, Any] | None:
