@@ -8,9 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from outspike.config import IefVadConfig, SslsConfig
+from outspike.detectors import recompute
 from outspike.detectors.bags import collate
 from outspike.detectors.build import build
-from outspike.detectors.ief_vad import fusion
+from outspike.detectors.draws import keyed_dropout, subkeys
+from outspike.detectors.ief_vad import attention
 from outspike.detectors.reduce import reduce_terms
 from outspike.detectors.ssls import Ssls
 from outspike.errors import BagError, ConfigError
@@ -182,21 +184,40 @@ def test_training_tells_bags_apart(bag):
     assert hit.min() > scores[1::2, :4].max()
 
 
-def test_attention_computed_twice_has_the_gradients_of_attention_kept(batch, monkeypatch):
-    """Dropout falls alike on the way back, whatever number of bags is attended to together."""
+@pytest.mark.parametrize("rows", [1, 18, 2048])
+@pytest.mark.parametrize("padded", [False, True])
+def test_attention_without_kept_weights_is_attention(rows, padded, monkeypatch):
+    """Values and gradients of weights written out, however many bags are attended to together."""
+    monkeypatch.setitem(attention._PIECE_ROWS, "cpu", rows)
+    torch.manual_seed(0)
+    packed = torch.randn(5, 9, 36, requires_grad=True)
+    weight = torch.randn(5, 9, 12)
+    mask = torch.arange(9) < torch.tensor([[9], [4], [1], [7], [9]]) if padded else None
+    keys = torch.arange(5) * 7919
+    found = attention.dropped_attention(packed, mask, keys, 3, 0.5, 4)
+    query, key, value = packed.unflatten(2, (3, 3, 4)).permute(2, 0, 3, 1, 4)
+    logits = query @ key.mT / 4**0.5
+    if mask is not None:
+        logits = logits.masked_fill(~mask[:, None, None, :], -torch.inf)
+    drawn = keyed_dropout(torch.ones(45, 9, 3), 0.5, subkeys(keys, 9), 4)
+    weights = logits.softmax(dim=3) * drawn.view(5, 9, 9, 3).permute(0, 3, 1, 2)
+    expected = (weights @ value).transpose(1, 2).flatten(2)
+    torch.testing.assert_close(found, expected)
+    gradients = [
+        torch.autograd.grad((mixed * weight).sum(), packed)[0] for mixed in (found, expected)
+    ]
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_computed_twice_has_the_gradients_of_what_is_kept(batch, monkeypatch):
+    """Mean, refinement and losses: recomputing them on the way back changes nothing."""
     bags = batch([7, 9, 3, 8, 5], SMALL_WIDTHS, step=3)
     gradients = []
-    for rows, again in ((1, True), (18, True), (2048, False)):
-        monkeypatch.setattr(fusion, "_PIECE_ROWS", rows)
-        if not again:
-            monkeypatch.setattr(fusion, "checkpoint", _kept)
+    for twice in (True, False):
+        if not twice:
+            monkeypatch.setattr(recompute, "checkpoint", lambda run, *args, **options: run(*args))
         detector = made(dataclasses.replace(SMALL, attention_dropout=0.5)).train()
         terms = detector.loss(bags, detector(bags))
         reduce_terms(terms, torch.ones(bags.num_bags))[0].backward()
         gradients.append([value.grad for value in detector.parameters()])
-    for found in gradients[:2]:
-        torch.testing.assert_close(found, gradients[2], rtol=1e-4, atol=1e-6)
-
-
-def _kept(run, *args, **options):
-    return run(*args)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)

@@ -49,11 +49,13 @@ def keyed_dropout(x: Tensor, rate: float, keys_B: Tensor, salt: int) -> Tensor:
     """
     if rate <= 0.0:
         return x
-    keep = _keep(keys_B, x[0].numel(), salt, int(rate * 2**31)).view(x.shape)
+    keep = keep_mask(keys_B, x[0].numel(), rate, salt).view(x.shape)
     return torch.where(keep, x * (1.0 / (1.0 - rate)), 0.0)
 
 
-def _keep(keys_B: Tensor, num: int, salt: int, limit: int) -> Tensor:
+def keep_mask(keys_B: Tensor, num: int, rate: float, salt: int) -> Tensor:
+    """Which of ``num`` elements of each bag dropout spares, bool ``[B, num]``."""
+    limit = int(rate * 2**31)
     if keys_B.device.type != "cpu":
         return keyed_uniform_bits(keys_B, num, salt) >= limit
     from outspike.detectors import kernels

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import fields
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -23,9 +22,11 @@ from outspike.detectors.ief_vad.fusion import Fused, UncertaintyFusion
 from outspike.detectors.ief_vad.losses import classification_term, disagreement, divergence
 from outspike.detectors.inputs import Standardise, fit_standardise
 from outspike.detectors.overlap import Overlap
+from outspike.detectors.recompute import recomputed
 from outspike.errors import BagError, ConfigError
 
 MODALITIES = ("image", "event")
+_READ_BY_LOSS = ("image_mu", "event_mu", "image_logvar", "event_logvar")
 #: Windows of long bags attended to at once, which bounds memory for any length.
 _WINDOW_BATCH = 64
 
@@ -119,8 +120,11 @@ class IefVad(Detector):
         if self.config.noise_model == "student_t":
             shift = math.log(self.config.nu / (self.config.nu + 1.0))
         mu = {m: scores.extras[f"{m}_mu"] for m in MODALITIES}
-        agreement = disagreement(mu["image"], mu["event"]) * counted
-        kl = sum(divergence(mu[m], scores.extras[f"{m}_logvar"] + shift) for m in MODALITIES)
+        image_kl, event_kl = (
+            recomputed(divergence, mu[m], scores.extras[f"{m}_logvar"], shift) for m in MODALITIES
+        )
+        # After the others, so before them on the way back: it needs most room there.
+        agreement = recomputed(disagreement, mu["image"], mu["event"]) * counted
 
         def term(name: str, values: Tensor, weight: float) -> LossTerm:
             return LossTerm(
@@ -134,7 +138,7 @@ class IefVad(Detector):
         return [
             classification_term(scores.snippet, bags.mask, bags.labels, own_bags(bags)),
             term("agreement", agreement, self.config.reg_weight),
-            term("kl", kl * counted, self.config.kl_weight),
+            term("kl", (image_kl + event_kl) * counted, self.config.kl_weight),
         ]
 
     def _prepare(self, modality: str, rows_BKSD: Tensor) -> Tensor:
@@ -162,9 +166,8 @@ class IefVad(Detector):
                 )
             padded = [F.pad(x, (0, 0, 0, missing)) for x in (image, event)]
             fused = self.fusion(*padded, keys_B=keys)
-        extras = {f.name: getattr(fused, f.name) for f in fields(Fused)}
-        extras["logits"] = fused.logits[:, : image.shape[1]]
-        return extras
+        kept = {name: getattr(fused, name) for name in _READ_BY_LOSS}
+        return kept | _of_rows(fused, image.shape[1])
 
     def _published_windows(self, image: Tensor, event: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Windows side by side, zero padded, each attending to its zeros."""
@@ -183,15 +186,24 @@ class IefVad(Detector):
 
     def _in_batches(self, image: Tensor, event: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         """Logits and mean weights of many windows, a few at a time, ``[W, T]`` each."""
-        parts: dict[str, list[Tensor]] = {"logits": [], "image_weight": [], "event_weight": []}
+        parts = []
         for start in range(0, len(image), _WINDOW_BATCH):
             chosen = slice(start, start + _WINDOW_BATCH)
             seen = None if mask is None else mask[chosen]
             fused = self.fusion(image[chosen], event[chosen], mask_BT=seen)
-            parts["logits"].append(fused.logits)
-            parts["image_weight"].append(fused.image_weight.mean(dim=2))
-            parts["event_weight"].append(fused.event_weight.mean(dim=2))
-        return {name: torch.cat(values) for name, values in parts.items()}
+            parts.append(_of_rows(fused, image.shape[1]))
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _of_rows(fused: Fused, num_rows: int) -> dict[str, Tensor]:
+    """Logit of the first rows of each bag, and mean weight of each stream there, ``[B, T]``."""
+    with torch.no_grad():
+        image_weight, event_weight = fused.image_weight.mean(dim=2), fused.event_weight.mean(dim=2)
+    return {
+        "logits": fused.logits[:, :num_rows],
+        "image_weight": image_weight[:, :num_rows],
+        "event_weight": event_weight[:, :num_rows],
+    }
 
 
 def _check(config: IefVadConfig) -> None:

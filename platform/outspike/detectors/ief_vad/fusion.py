@@ -1,24 +1,19 @@
 """Two streams with an uncertainty for every value, fused by precision and refined (section 3).
 
-Training keeps the input of every attention layer and refinement step only, and computes what is
-inside once more on the way back, attention a few bags at a time. Dropout is drawn from keys, so the
-second time draws the same.
+Training keeps no attention weights (:mod:`outspike.detectors.ief_vad.attention`), and of the
+weighted mean and every refinement step only the inputs: what is inside is computed once more on the
+way back.
 """
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from outspike.config import IefVadConfig
-from outspike.detectors.draws import keyed_dropout, subkeys
-
-#: Rows of the bags attended to together in training, which bounds the attention weights held.
-_PIECE_ROWS = 2048
+from outspike.detectors.ief_vad.attention import AttentionLayer
+from outspike.detectors.recompute import recomputed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,80 +28,6 @@ class Fused:
     event_logvar: Tensor
     image_weight: Tensor
     event_weight: Tensor
-
-
-def _recomputed(run: Callable[..., Tensor], *args: Tensor | int | None) -> Tensor:
-    """``run(*args)`` that keeps its arguments for the way back, and nothing of what is inside."""
-    if not torch.is_grad_enabled():
-        return run(*args)
-    result: Tensor = checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False)
-    return result
-
-
-class AttentionLayer(nn.Module):
-    """``LayerNorm(x + attention(x))``: post-norm, no feed-forward part."""
-
-    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.rate = dropout
-        self.in_proj = nn.Linear(width, 3 * width)
-        self.out_proj = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width)
-        nn.init.xavier_uniform_(self.in_proj.weight)
-        nn.init.zeros_(self.in_proj.bias)
-        nn.init.zeros_(self.out_proj.bias)
-
-    def forward(
-        self, x_BTD: Tensor, mask_BT: Tensor | None, keys_B: Tensor | None, salt: int
-    ) -> Tensor:
-        """``mask_BT`` None attends to every row; ``keys_B`` None turns dropout off."""
-        if not torch.is_grad_enabled():
-            return self._normal(x_BTD, mask_BT, keys_B, salt)
-        size = max(1, _PIECE_ROWS // x_BTD.shape[1])
-        rows = torch.split(x_BTD, size)
-        seen = [None] * len(rows) if mask_BT is None else torch.split(mask_BT, size)
-        keys = [None] * len(rows) if keys_B is None else torch.split(keys_B, size)
-        pieces = [
-            _recomputed(self._normal, *piece, salt) for piece in zip(rows, seen, keys, strict=True)
-        ]
-        return torch.cat(pieces)
-
-    def _normal(
-        self, x_BTD: Tensor, mask_BT: Tensor | None, keys_B: Tensor | None, salt: int
-    ) -> Tensor:
-        heads = self.in_proj(x_BTD).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        query, key, value = heads.unbind()
-        seen = None if mask_BT is None else mask_BT[:, None, None, :]
-        if keys_B is None:
-            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
-        else:
-            mixed = self._attend_and_drop(query, key, seen, keys_B, salt) @ value
-        attended = self.out_proj(mixed.transpose(1, 2).flatten(2))
-        normal: Tensor = self.norm(x_BTD + attended)
-        return normal
-
-    def _attend_and_drop(
-        self, query: Tensor, key: Tensor, seen: Tensor | None, keys_B: Tensor, salt: int
-    ) -> Tensor:
-        """Attention weights with dropout, written out since the fused kernel draws by itself."""
-        logits = query @ key.transpose(2, 3) / math.sqrt(query.shape[3])
-        if seen is not None:
-            logits = logits.masked_fill(~seen, -torch.inf)
-        weights = F.softmax(logits, dim=3)
-        return weights * _pair_dropout(weights, self.rate, keys_B, salt)
-
-
-def _pair_dropout(weights_BHTT: Tensor, rate: float, keys_B: Tensor, salt: int) -> Tensor:
-    """Keep factors for (head, row, column), the same for a pair whatever the padded length.
-
-    Rows get keys of their own, hashed from the bag's; within a row the columns lead and heads
-    follow, so that longer padding only appends draws.
-    """
-    num_bags, num_heads, num_rows, num_columns = weights_BHTT.shape
-    ones = weights_BHTT.new_ones(num_bags * num_rows, num_columns, num_heads)
-    kept = keyed_dropout(ones, rate, subkeys(keys_B, num_rows), salt)
-    return kept.view(num_bags, num_rows, num_columns, num_heads).permute(0, 3, 1, 2)
 
 
 class Modality(nn.Module):
@@ -173,13 +94,11 @@ class UncertaintyFusion(nn.Module):
         layers = self.config.num_layers
         image_mu, image_logvar = self.image(image_BTD, mask_BT, keys_B, 0)
         event_mu, event_logvar = self.event(event_BTD, mask_BT, keys_B, layers)
-        image_precision = self._precision(image_logvar)
-        event_precision = self._precision(event_logvar)
-        total = image_precision + event_precision + self.config.epsilon
-        image_weight, event_weight = image_precision / total, event_precision / total
-        fused = image_weight * image_mu + event_weight * event_mu
+        fused, image_weight, event_weight = recomputed(
+            self._weighted_mean, image_mu, image_logvar, event_mu, event_logvar
+        )
         for step in self.refinement:
-            fused = _recomputed(step, fused)
+            fused = recomputed(step, fused)
         return Fused(
             features=fused,
             logits=self.classifier(fused)[..., 0],
@@ -190,6 +109,16 @@ class UncertaintyFusion(nn.Module):
             image_weight=image_weight,
             event_weight=event_weight,
         )
+
+    def _weighted_mean(
+        self, image_mu: Tensor, image_logvar: Tensor, event_mu: Tensor, event_logvar: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean of both streams by precision, and the weight of each, ``[B, T, D]``."""
+        image_precision = self._precision(image_logvar)
+        event_precision = self._precision(event_logvar)
+        total = image_precision + event_precision + self.config.epsilon
+        image_weight, event_weight = image_precision / total, event_precision / total
+        return image_weight * image_mu + event_weight * event_mu, image_weight, event_weight
 
     def _precision(self, logvar: Tensor) -> Tensor:
         precision = torch.exp(-logvar)

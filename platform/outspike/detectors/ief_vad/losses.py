@@ -49,7 +49,11 @@ def disagreement(image_BTD: Tensor, event_BTD: Tensor) -> Tensor:
     return angle + (image_length - event_length).abs()
 
 
-def divergence(mu_BTD: Tensor, logvar_BTD: Tensor) -> Tensor:
-    """KL from the standard normal, mean over the width, ``[B, T]``."""
-    kl: Tensor = -0.5 * (1.0 + logvar_BTD - mu_BTD.square() - logvar_BTD.exp()).mean(dim=2)
+def divergence(mu_BTD: Tensor, logvar_BTD: Tensor, shift: float = 0.0) -> Tensor:
+    """KL from the standard normal, mean over the width, ``[B, T]``.
+
+    ``shift`` is added to the log-variance: that of the Student-t form is ``ln(nu / (nu + 1))``.
+    """
+    logvar = logvar_BTD + shift
+    kl: Tensor = -0.5 * (1.0 + logvar - mu_BTD.square() - logvar.exp()).mean(dim=2)
     return kl
