@@ -511,12 +511,19 @@ class TuneConfig:
     """What every trial starts from."""
     space: tuple[str, ...] = ("optim.lr=log:1e-4:1e-1",)
     """``FIELD=log:LOW:HIGH``, ``uniform:LOW:HIGH``, ``int:LOW:HIGH`` or ``choice:A,B,C``, with the
-    dotted name of a training setting; ``FIELD,FIELD=cases:A,B|C,D`` varies settings together. With
-    ``seed`` among them, results are gathered over the seeds."""
+    dotted name of a training setting; ``FIELD,FIELD=cases:A,B|C,D`` varies settings together, and
+    ``... when FIELD=A|B`` varies one only where another has these values. With ``seed`` among them,
+    results are gathered over the seeds."""
     num_trials: int = 16
-    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    """At most; with ``pbt`` the members of the population."""
+    hours: float | None = None
+    """Draw no trial after so many hours; those that run then are finished."""
+    patience: int | None = None
+    """Draw no trial after so many in a row that were no better than the best."""
+    sampler: Literal["tpe", "random", "grid", "pbt"] = "tpe"
     """``grid`` goes through every combination of ``choice`` and ``cases``, whatever
-    ``num_trials`` says."""
+    ``num_trials`` says. ``pbt`` trains a population whose worst quarter takes over weights and
+    varied settings of the best every ``grace_steps``."""
     early_stop: bool = True
     """Stop trials that are behind at an evaluation (ASHA)."""
     grace_steps: int = 50
@@ -537,6 +544,12 @@ class TuneConfig:
         if self.num_trials < 1 or self.max_concurrent < 1:
             raise ConfigError(
                 f"num_trials={self.num_trials}, max_concurrent={self.max_concurrent}: at least 1."
+            )
+        if not (self.hours is None or self.hours > 0) or not (
+            self.patience is None or self.patience >= 1
+        ):
+            raise ConfigError(
+                f"hours={self.hours}, patience={self.patience}: above 0, or leave them out."
             )
         if self.train.selection.split not in ("holdout", "cross_validation"):
             raise ConfigError(

@@ -6,7 +6,6 @@ lost, the outcome is that of the same job undisturbed.
 
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,13 +31,16 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 #: Waits until at least so many addresses below a prefix match a pattern.
 _AWAIT = """
 import re, sys, time
+from outspike.errors import MissingUrlError
 from outspike.urls import list_files
 prefix, pattern, number, patience = sys.argv[1:]
 until = time.monotonic() + float(patience)
 found = set()
 while len(found) < int(number) and time.monotonic() < until:
-    found |= {m[0] for m in (re.search(pattern, url) for url in list_files(prefix)) if m}
-    time.sleep(0.05)
+    try:
+        found |= {m[0] for m in (re.search(pattern, url) for url in list_files(prefix)) if m}
+    except MissingUrlError:  # nothing is there yet
+        time.sleep(0.05)
 print(len(found) if len(found) >= int(number) else 0)
 """
 _AWAIT_S = 400

@@ -1,32 +1,55 @@
 """Search spaces are read from text, and refused in one line where they make no sense."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from outspike.config import SelectionConfig, TrainConfig, TuneConfig, to_json
 from outspike.errors import ConfigError
 from outspike.recipes import TUNE_RECIPES
 from outspike.tune.result import Trial, TuneResult
-from outspike.tune.space import grid_of, marginals, override, parse_space, settings_of
+from outspike.tune.source import sample
+from outspike.tune.space import (
+    Space,
+    draw,
+    grid_of,
+    marginals,
+    override,
+    parse_space,
+    settings_of,
+)
+
+
+def drawn(space: Space, seed: int) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    return draw(space, lambda dimension: sample(dimension.distribution, rng))
+
+
+def choices(space: Space) -> dict[str, list[Any]]:
+    return {dimension.name: list(dimension.distribution.choices) for dimension in space}
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.floats(1e-8, 1e-2), st.floats(2, 1e3))
-def test_ranges_are_sampled_inside(low: float, factor: float) -> None:
+@given(st.floats(1e-8, 1e-2), st.floats(2, 1e3), st.integers(0, 1000))
+def test_ranges_are_sampled_inside(low: float, factor: float, seed: int) -> None:
     """Draws lie between the ends, in any of the kinds."""
     texts = [f"optim.lr=log:{low}:{low * factor}", "optim.weight_decay=uniform:0:0.5"]
     space = parse_space([*texts, "seed=int:3:4", "window.length=choice:8,16"], TrainConfig())
-    assert low <= space["optim.lr"].sample() <= low * factor
-    assert 0 <= space["optim.weight_decay"].sample() <= 0.5
-    assert space["seed"].sample() in (3, 4)
-    assert space["window.length"].sample() in (8, 16)
+    values = drawn(space, seed)
+    assert low <= values["optim.lr"] <= low * factor
+    assert 0 <= values["optim.weight_decay"] <= 0.5
+    assert values["seed"] in (3, 4)
+    assert values["window.length"] in (8, 16)
 
 
 def test_both_ends_of_whole_numbers_are_drawn() -> None:
     """``int:3:4`` means 3 or 4."""
-    seeds = parse_space(["seed=int:3:4"], TrainConfig())["seed"]
-    assert {seeds.sample() for _ in range(60)} == {3, 4}
+    space = parse_space(["seed=int:3:4"], TrainConfig())
+    assert {drawn(space, seed)["seed"] for seed in range(60)} == {3, 4}
 
 
 def test_choices_have_the_type_of_the_setting() -> None:
@@ -39,9 +62,11 @@ def test_choices_have_the_type_of_the_setting() -> None:
         ],
         TrainConfig(),
     )
-    assert space["optim.optimiser"].categories == ["adam", "sgd"]
-    assert space["optim.clip_norm"].categories == [None, 1, 0.5]
-    assert space["ssls.isolate_stats"].categories == [True, False]
+    assert choices(space) == {
+        "optim.optimiser": ["adam", "sgd"],
+        "optim.clip_norm": [None, 1, 0.5],
+        "ssls.isolate_stats": [True, False],
+    }
 
 
 @pytest.mark.parametrize(
@@ -112,17 +137,18 @@ def test_a_search_needs_something_held_out() -> None:
 def test_settings_varied_together_keep_together() -> None:
     """A case gives each field its value; the trial's settings are single fields of their type."""
     base = TrainConfig()
-    [(name, cases)] = parse_space(
+    space = parse_space(
         ["ssls.policy,ssls.scale,ssls.schedule=cases:fixed,2,none|schedule,0.5,linear_cosine"], base
-    ).items()
-    assert settings_of({name: cases.categories[1]}) == {
+    )
+    [(name, cases)] = choices(space).items()
+    assert settings_of({name: cases[1]}) == {
         "ssls.policy": "schedule",
         "ssls.scale": 0.5,
         "ssls.schedule": "linear_cosine",
     }
-    changed = override(base, {name: cases.categories[1], "seed": 3})
+    changed = override(base, {name: cases[1], "seed": 3})
     assert (changed.ssls.policy, changed.ssls.scale, changed.seed) == ("schedule", 0.5, 3)
-    assert marginals({name: cases})["ssls.scale"].categories == [2, 0.5]
+    assert marginals(space)["ssls.scale"] == CategoricalDistribution([2, 0.5])
 
 
 @pytest.mark.parametrize(
@@ -144,7 +170,9 @@ def test_cases_that_make_no_sense_are_refused(text: str, says: str) -> None:
 def test_a_grid_goes_through_every_combination() -> None:
     """Its size is the product of the choices, and a range is refused."""
     base = TrainConfig()
-    assert grid_of(parse_space(["window.length=choice:8,16,32", "seed=choice:0,1"], base))[1] == 6
+    grid = grid_of(parse_space(["window.length=choice:8,16,32", "seed=choice:0,1"], base))
+    assert len(grid) == 6
+    assert grid[:2] == [{"window.length": 8, "seed": 0}, {"window.length": 8, "seed": 1}]
     with pytest.raises(ConfigError, match=r"optim\.lr has a range"):
         grid_of(parse_space(["optim.lr=log:1e-4:1e-1"], base))
 
@@ -171,3 +199,65 @@ def test_trials_are_gathered_over_their_seeds() -> None:
     assert first.interval == pytest.approx((0.9 - 0.24841, 0.9 + 0.24841), abs=1e-4)
     assert (second.metrics, second.num_failed, second.interval) == ((0.5,), 1, None)
     assert "0.9000 [0.6516, 1.1484] over 3 seeds  optim.lr=0.1" in result.table()
+
+
+CONDITIONAL = (
+    "ssls.policy=choice:fixed,learned,schedule",
+    "ssls.scale=uniform:0.1:1 when ssls.policy=fixed",
+    "ssls.scale=uniform:2:5 when ssls.policy=learned|schedule",
+    "ssls.schedule=choice:linear_cosine,exponential_step when ssls.policy=schedule",
+)
+
+MIXED = (CONDITIONAL[1], "ssls.scale=choice:2,3 when ssls.policy=learned")
+
+
+def test_a_conditional_setting_is_drawn_only_where_its_condition_holds() -> None:
+    """Each trial has the settings of its case alone, from that case's range, and is valid."""
+    base = TrainConfig()
+    space = parse_space(CONDITIONAL, base)
+    seen = set()
+    for seed in range(60):
+        values = drawn(space, seed)
+        policy = values["ssls.policy"]
+        low, high = (0.1, 1) if policy == "fixed" else (2, 5)
+        assert low <= values["ssls.scale"] <= high
+        assert ("ssls.schedule" in values) == (policy == "schedule")
+        assert override(base, values).ssls.policy == policy
+        seen.add(policy)
+    assert seen == {"fixed", "learned", "schedule"}
+    assert marginals(space)["ssls.scale"] == FloatDistribution(0.1, 5.0)
+
+
+def test_a_conditional_grid_has_no_empty_cells() -> None:
+    """Combinations that differ in nothing that is drawn are one."""
+    texts = (CONDITIONAL[0], CONDITIONAL[3], "ssls.scale=choice:2,3 when ssls.policy=learned")
+    grid = grid_of(parse_space(texts, TrainConfig()))
+    assert len(grid) == 1 + 2 + 2
+    assert {"ssls.policy": "fixed"} in grid
+
+
+@pytest.mark.parametrize(
+    ("texts", "says"),
+    [
+        (("ssls.scale=uniform:0:1 when ssls.policy=fixed",), "not varied before it"),
+        ((CONDITIONAL[0], "ssls.scale=uniform:0:1 when"), "unknown kind|two numbers"),
+        ((CONDITIONAL[0], "ssls.scale=uniform:0:1 when ssls.policy"), "a condition reads"),
+        (("seed=int:0:5", "steps=int:5:9 when seed=3"), "a condition needs choices"),
+        (("seed=choice:0,1", "steps=int:5:9 when seed=3"), "seed is never 3"),
+        ((CONDITIONAL[0], CONDITIONAL[1], "ssls.scale=choice:1,2"), "varied twice"),
+        (("ssls.policy=choice:fixed,schedule",), "needs ssls.schedule"),
+        (
+            (
+                "ssls.policy=choice:fixed,learned",
+                CONDITIONAL[1],
+                "ssls.scale=choice:2,3 when ssls.policy=learned",
+            ),
+            "choices in all",
+        ),
+    ],
+)
+def test_conditions_that_make_no_sense_are_refused(texts: tuple[str, ...], says: str) -> None:
+    """Before any trial starts, in one line."""
+    with pytest.raises(ConfigError, match=says) as caught:
+        parse_space(texts, TrainConfig())
+    assert "\n" not in str(caught.value)

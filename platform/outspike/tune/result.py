@@ -20,6 +20,7 @@ class Trial:
     """One trial: what it was given, and the best it reached."""
 
     trial_id: str
+    """Hash of its settings; of a member of a population, also of what it goes on with."""
     number: int
     """Which one it was, from 0 in the order they were drawn."""
     values: dict[str, Any]
@@ -30,6 +31,8 @@ class Trial:
     """Steps taken; fewer than asked for where it was stopped early."""
     seconds: float
     error: str | None = None
+    continues: str | None = None
+    """The trial whose weights it went on with, in a population."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +70,8 @@ class TuneResult:
     trials: tuple[Trial, ...]
     best: TrainConfig | None
     """The base config with the best trial's settings."""
+    ended: str | None = None
+    """Why no more trials were drawn, where that was before their number was full."""
 
     def to_document(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -104,7 +109,9 @@ class TuneResult:
         """The lines that end the job."""
         seconds = sum(trial.seconds for trial in self.trials)
         gathered = self.over_seeds()
-        lines = [f"{len(self.trials)} trials, {seconds:.0f} s of work; best {self.metric} first:"]
+        why = f" ({self.ended})" if self.ended else ""
+        work = f"{len(self.trials)} trials{why}, {seconds:.0f} s of work"
+        lines = [f"{work}; best {self.metric} first:"]
         if gathered:
             lines += [_seeds_line(group) for group in gathered]
             lines.append("single trials:")
@@ -143,9 +150,12 @@ def _write_table(path: Path, result: TuneResult) -> None:
     names = sorted({name for trial in result.trials for name in trial.values})
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["trial_id", "number", result.metric, "step", "seconds", "error", *names])
+        rows.writerow(
+            ["trial_id", "number", result.metric, "step", "seconds", "error", "continues", *names]
+        )
         for trial in result.trials:
             ended = [trial.metric, trial.step, round(trial.seconds, 3), trial.error]
+            ended.append(trial.continues)
             rows.writerow(
                 [trial.trial_id, trial.number, *ended, *(trial.values.get(name) for name in names)]
             )

@@ -16,8 +16,6 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import ASHAScheduler
-from ray.tune.search import BasicVariantGenerator
-from ray.tune.search.optuna import OptunaSearch
 
 from outspike import urls
 from outspike.cluster import ray_session, ray_storage
@@ -33,9 +31,12 @@ from outspike.registry.tracking import (
 )
 from outspike.store.store import FeatureStore
 from outspike.train.plan import make_plan
+from outspike.tune.key import key_of, split
+from outspike.tune.population import Population, check_population, generations
 from outspike.tune.report import render_search
 from outspike.tune.result import Trial, TuneResult, log_result
-from outspike.tune.space import grid_of, marginals, override, parse_space, settings_of
+from outspike.tune.source import ENDED, METRIC, TrialSource
+from outspike.tune.space import Space, grid_of, marginals, override, parse_space, settings_of
 from outspike.tune.trial import SEARCH_TAG, STEP, STOPPED_TAG, TRIAL_TAG, trial
 
 logger = logging.getLogger(__name__)
@@ -61,8 +62,7 @@ def search(config: TuneConfig) -> TuneResult:
     if finished is not None:
         logger.info("search=%s is finished; give another --name to search again", config.name)
         return TuneResult.from_document(finished)
-    space = parse_space(config.space, config.train)
-    num_trials = grid_of(space)[1] if config.sampler == "grid" else config.num_trials
+    space, num_trials = _space(config)
     make_plan(config.train)
     if not is_stored:
         _write(config, _SEARCH, to_json(config))
@@ -70,10 +70,12 @@ def search(config: TuneConfig) -> TuneResult:
     try:
         with ray_session(config.num_cpus):
             grid = _tuner(config, space, num_trials, parent).fit()
-        if len(grid) < num_trials or grid.num_terminated + grid.num_errors < len(grid):
+        ended = (_read(config, ENDED) or {}).get("why")
+        is_short = len(grid) < num_trials and ended is None
+        if is_short or grid.num_terminated + grid.num_errors < len(grid):
             raise KeyboardInterrupt  # Tune takes ctrl-C itself, and returns what it has
-        result = _result(config, grid, parent)
-        page = render_search(result, OptunaSearch.convert_search_space(marginals(space)))
+        result = _result(config, grid, parent, ended)
+        page = render_search(result, marginals(space))
         log_result(parent, result, page)
         urls.write_bytes(urls.join(_folder(config), _PAGE), page.encode())
         _write(config, _RESULT, result.to_document())
@@ -110,15 +112,38 @@ def confirm(config: TuneConfig, best: TrainConfig) -> TuneResult:
 def describe(config: TuneConfig) -> list[tuple[str, object]]:
     """What :func:`search` would do, without doing it; raises as it would."""
     config, is_stored = _settled(config)
-    space = parse_space(config.space, config.train)
-    num_trials = grid_of(space)[1] if config.sampler == "grid" else config.num_trials
+    space, num_trials = _space(config)
+    trials = f"{num_trials}, {config.max_concurrent} at a time, {config.sampler}"
+    if config.sampler == "pbt":
+        trials += f": {config.num_trials} members, compared at {generations(config)}"
     rows: list[tuple[str, object]] = [
         ("search", f"{config.name}, {'goes on' if is_stored else 'new'}, in {_folder(config)}"),
-        ("trials", f"{num_trials}, {config.max_concurrent} at a time, {config.sampler}"),
+        ("trials", trials),
+        *_budgets(config),
         ("chosen by", f"{config.train.selection.metric} on {config.train.selection.split}"),
-        *zip(space, (text.partition("=")[2] for text in config.space), strict=True),
+        *((d.label, text.partition("=")[2]) for d, text in zip(space, config.space, strict=True)),
     ]
     return rows + make_plan(config.train).table()
+
+
+def _space(config: TuneConfig) -> tuple[Space, int]:
+    """What is varied, and how many trials that makes."""
+    space = parse_space(config.space, config.train)
+    if config.sampler == "grid":
+        return space, len(grid_of(space))
+    if config.sampler == "pbt":
+        check_population(config, space)
+        return space, config.num_trials * len(generations(config))
+    return space, config.num_trials
+
+
+def _budgets(config: TuneConfig) -> list[tuple[str, object]]:
+    rows: list[tuple[str, object]] = []
+    if config.hours is not None:
+        rows.append(("at most", f"{config.hours:g} hours; trials that run then are finished"))
+    if config.patience is not None:
+        rows.append(("until", f"no gain in {config.patience} trials"))
+    return rows
 
 
 # -------------------------------------------------------------------------------- settings
@@ -219,9 +244,7 @@ def _set_defaults() -> None:
     warnings.filterwarnings("ignore", "The reported value is ignored", module="optuna")
 
 
-def _tuner(
-    config: TuneConfig, space: dict[str, Any], num_trials: int, parent: RunLogger
-) -> tune.Tuner:
+def _tuner(config: TuneConfig, space: Space, num_trials: int, parent: RunLogger) -> tune.Tuner:
     _set_defaults()
     trainable = tune.with_resources(
         tune.with_parameters(trial, base=config.train, name=config.name, parent=parent),
@@ -238,14 +261,15 @@ def _tuner(
             resume_errored=True,
             storage_filesystem=filesystem,
         )
+    source = Population if config.sampler == "pbt" else TrialSource
     return tune.Tuner(
         trainable,
-        param_space=grid_of(space)[0] if config.sampler == "grid" else space,
         tune_config=tune.TuneConfig(
-            num_samples=1 if config.sampler == "grid" else config.num_trials,
+            num_samples=num_trials,
             max_concurrent_trials=config.max_concurrent,
-            search_alg=_sampler(config),
+            search_alg=source(config, space, _folder(config)),
             scheduler=_scheduler(config),
+            reuse_actors=True,  # starting a process costs more than many a trial
         ),
         run_config=tune.RunConfig(
             name=config.name,
@@ -258,18 +282,12 @@ def _tuner(
     )
 
 
-def _sampler(config: TuneConfig) -> Any:
-    if config.sampler == "tpe":
-        return OptunaSearch(metric="metric", mode="max", seed=config.seed)
-    return BasicVariantGenerator(random_state=config.seed)
-
-
 def _scheduler(config: TuneConfig) -> ASHAScheduler | None:
-    if not config.early_stop:
+    if not config.early_stop or config.sampler == "pbt":
         return None
     return ASHAScheduler(
         time_attr=STEP,
-        metric="metric",
+        metric=METRIC,
         mode="max",
         max_t=config.train.steps,
         grace_period=min(config.grace_steps, config.train.steps),
@@ -290,7 +308,8 @@ class _Progress(tune.Callback):
     ) -> None:
         """Trained to its end, or stopped because it was behind."""
         self._tell(trials, trial, "done")
-        _end_stopped(self._config, self._parent.uri, str(trial.trial_id))
+        key = key_of(self._config.train, trial.config)
+        _end_stopped(self._config, self._parent.uri, key)
 
     def on_trial_error(
         self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any
@@ -313,25 +332,31 @@ class _Progress(tune.Callback):
         )
 
 
-def _result(config: TuneConfig, grid: tune.ResultGrid, parent: RunLogger) -> TuneResult:
-    trials = sorted((_trial(i, grid[i]) for i in range(len(grid))), key=_rank)
+def _result(
+    config: TuneConfig, grid: tune.ResultGrid, parent: RunLogger, ended: str | None
+) -> TuneResult:
+    found = (_trial(config, number, grid[number]) for number in range(len(grid)))
+    trials = sorted(found, key=_rank)
     best = trials[0] if trials and trials[0].metric is not None else None
     return TuneResult(
         name=config.name,
         metric=config.train.selection.metric,
         run_id=parent.run_id,
         trials=tuple(trials),
+        ended=ended,
         best=None if best is None else override(config.train, best.values),
     )
 
 
-def _trial(number: int, found: tune.Result) -> Trial:
+def _trial(config: TuneConfig, number: int, found: tune.Result) -> Trial:
     metrics = found.metrics or {}
+    settings, before, _ = split(found.config or {})
     lines = str(found.error).strip().splitlines() if found.error else []
     return Trial(
-        trial_id=str(metrics.get("trial_id", found.path.rsplit("/", 1)[-1])),
+        trial_id=key_of(config.train, found.config or {}),
+        continues=before,
         number=number,
-        values=settings_of(found.config or {}),
+        values=settings_of(settings),
         metric=metrics.get("best"),
         step=int(metrics.get(STEP, 0)),
         seconds=float(metrics.get("time_total_s", 0.0)),
@@ -381,25 +406,25 @@ def _end_runs(config: TuneConfig, uri: str, status: Status) -> None:
         run.finish(status)
 
 
-def _end_stopped(config: TuneConfig, uri: str, trial_id: str) -> None:
+def _end_stopped(config: TuneConfig, uri: str, key: str) -> None:
     """End the run of a trial that Tune stopped, and took away before it had noted so itself."""
-    for run in _running(config, uri, trial_id=trial_id):
+    for run in _running(config, uri, key=key):
         run.set_tags({STOPPED_TAG: "true"})
         run.finish("FINISHED")
 
 
-def _running(config: TuneConfig, uri: str, *, trial_id: str | None = None) -> list[RunLogger]:
+def _running(config: TuneConfig, uri: str, *, key: str | None = None) -> list[RunLogger]:
     return [
         RunLogger(uri=uri, run_id=str(run.info.run_id))
-        for run in _runs(config, uri, of_trials=True, trial_id=trial_id)
+        for run in _runs(config, uri, of_trials=True, key=key)
         if run.info.status == "RUNNING"
     ]
 
 
 def _runs(
-    config: TuneConfig, uri: str, *, of_trials: bool, trial_id: str | None = None
+    config: TuneConfig, uri: str, *, of_trials: bool, key: str | None = None
 ) -> Sequence[Any]:
     tags = {SEARCH_TAG: config.name}
-    if trial_id is not None:
-        tags[TRIAL_TAG] = f"{config.name}/{trial_id}"
+    if key is not None:
+        tags[TRIAL_TAG] = f"{config.name}/{key}"
     return [run for run in find_runs(uri, tags) if (TRIAL_TAG in run.data.tags) == of_trials]

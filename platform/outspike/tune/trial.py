@@ -1,5 +1,6 @@
 """One trial of a search, in a process of its own: the bare training loop under other settings."""
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,11 +16,14 @@ from outspike.train import checkpoint as checkpoints
 from outspike.train.crossval import cross_validate
 from outspike.train.loop import run as run_training
 from outspike.train.plan import TrainingPlan, make_plan
+from outspike.train.step import training_hash
+from outspike.tune.key import key_of, split
 from outspike.tune.space import override
 
 SEARCH_TAG = "outspike.search"
 TRIAL_TAG = "outspike.trial"
 STOPPED_TAG = "outspike.stopped_early"
+CONTINUES_TAG = "outspike.continues"
 STEP = "step"
 _OUTCOME, _ERROR = "outcome.json", "error"
 
@@ -31,15 +35,19 @@ def trial(values: Mapping[str, Any], *, base: TrainConfig, name: str, parent: Ru
     its checkpoint; one that had ended before Tune wrote so down reports what it had found, or
     raises again what would come again.
     """
-    trial_id = tune.get_context().get_trial_id()
-    config = override(base, values)
-    url = trial_url(config, name, trial_id)
+    key = key_of(base, values)
+    url = trial_url(base, name, key)
     outcome = _read_outcome(url)
     if outcome is None:
         with _noting_failures(url):
-            plan = make_plan(config)
-            run = _trial_run(plan, name, trial_id, parent)
+            settings, before, until = split(values)
+            plan = make_plan(override(base, settings))
+            if until is not None:
+                plan = dataclasses.replace(plan, last_step=until)
+            run = _trial_run(plan, name, key, parent, before)
             with _ending(run):
+                if before is not None:
+                    _take_over(trial_url(base, name, before), url, plan.config)
                 outcome = _train(plan, url, run)
                 _write_outcome(url, outcome)
     if _ERROR in outcome:
@@ -73,9 +81,23 @@ def _ending(run: RunLogger) -> Iterator[None]:
     run.finish("FINISHED")
 
 
-def trial_url(config: TrainConfig, name: str, trial_id: str) -> str:
+def trial_url(config: TrainConfig, name: str, key: str) -> str:
     """Folder of a trial's checkpoints and outcome."""
-    return urls.join(config.storage, name, "trials", trial_id)
+    return urls.join(config.storage, name, "trials", key)
+
+
+def _take_over(source: str, url: str, config: TrainConfig) -> None:
+    """Begin with the last weights and optimiser state of another trial, under other settings."""
+    if checkpoints.complete_steps(url):
+        return
+    last = checkpoints.complete_steps(source)[-1]
+    found = checkpoints.load(checkpoints.folder_of(source, last))
+    checkpoints.save(
+        url,
+        dataclasses.replace(
+            found, config_hash=training_hash(config), best_step=None, best_metric=None
+        ),
+    )
 
 
 def _train(plan: TrainingPlan, url: str, run: RunLogger) -> dict[str, Any]:
@@ -88,7 +110,8 @@ def _train(plan: TrainingPlan, url: str, run: RunLogger) -> dict[str, Any]:
         return {"metric": found.best, "best": found.best, STEP: plan.last_step}
     outcome = run_training(plan, url, run_logger=run, tell=news.report)
     best = outcome.metrics[metric]
-    return {"metric": best, "best": best, STEP: plan.last_step}
+    last = best if news.last is None else news.last
+    return {"metric": last, "best": best, STEP: plan.last_step}
 
 
 class _News:
@@ -103,10 +126,14 @@ class _News:
         self._run = run
         self._last_step = last_step
         self._best = best
+        self.last: float | None = None
+        """Of the newest evaluation."""
 
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
-        if self._metric in metrics and step < self._last_step:
-            value = metrics[self._metric]
+        if self._metric not in metrics:
+            return
+        value = self.last = metrics[self._metric]
+        if step < self._last_step:
             self._best = value if self._best is None else max(self._best, value)
             tune.report({"metric": value, "best": self._best, STEP: step})
 
@@ -135,9 +162,11 @@ def _read_outcome(url: str) -> dict[str, Any] | None:
     return found
 
 
-def _trial_run(plan: TrainingPlan, name: str, trial_id: str, parent: RunLogger) -> RunLogger:
+def _trial_run(
+    plan: TrainingPlan, name: str, key: str, parent: RunLogger, before: str | None
+) -> RunLogger:
     """The trial's run, nested under the search; a restored trial continues the one it had."""
-    mark = f"{name}/{trial_id}"
+    mark = f"{name}/{key}"
     earlier = find_runs(parent.uri, {TRIAL_TAG: mark})
     if earlier:
         run = RunLogger(uri=parent.uri, run_id=str(earlier[0].info.run_id))
@@ -155,6 +184,8 @@ def _trial_run(plan: TrainingPlan, name: str, trial_id: str, parent: RunLogger) 
         "outspike.config_hash": config_hash(config),
         "outspike.protocol": config.protocol,
     }
-    run = start_run(parent.uri, f"{name}-{trial_id}", tags=tags, parent_run_id=parent.run_id)
+    if before is not None:
+        tags[CONTINUES_TAG] = f"{name}/{before}"
+    run = start_run(parent.uri, f"{name}-{key}", tags=tags, parent_run_id=parent.run_id)
     run.log_params(to_json(config))
     return run
