@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,21 @@ class Events:
         """No events."""
         address = np.zeros(0, dtype=np.uint16)
         return cls(np.zeros(0, dtype=np.int64), address, address, np.zeros(0, dtype=np.uint8))
+
+    @classmethod
+    def room(cls, num: int) -> Self:
+        """Columns for ``num`` events, with anything in them."""
+        return cls(
+            np.empty(num, dtype=np.int64),
+            np.empty(num, dtype=np.uint16),
+            np.empty(num, dtype=np.uint16),
+            np.empty(num, dtype=np.uint8),
+        )
+
+    @property
+    def columns(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """``t, x, y, p``."""
+        return self.t, self.x, self.y, self.p
 
     def slice(self, start: int, stop: int) -> "Events":
         """Events ``[start, stop)`` as views."""

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from outspike.events import raw_kernels as kernels
+from outspike.events import raw_lanes
 from outspike.events.codec import Piece, Source
+from outspike.events.column_pool import ColumnPool
 from outspike.events.columns import Events, concatenate
 from outspike.events.raw_words import LOST, TIMED, Evt2, Evt3, State, TimeLayout, new_state
 
@@ -68,7 +70,7 @@ EVT3 = WordFormat(
     high_shift=0,
     time=Evt3.TIME,
     max_per_word=kernels.MAX_PER_WORD,
-    decode=kernels.decode_evt3,
+    decode=raw_lanes.decode_evt3 if raw_lanes.USABLE3 else kernels.decode_evt3,
     skip=kernels.skip_evt3,
 )
 EVT2 = WordFormat(
@@ -78,7 +80,7 @@ EVT2 = WordFormat(
     high_shift=0,
     time=Evt2.TIME,
     max_per_word=kernels.MAX_PER_WORD,
-    decode=kernels.decode_evt2,
+    decode=raw_lanes.decode_evt2 if raw_lanes.USABLE2 else kernels.decode_evt2,
     skip=kernels.skip_evt2,
 )
 EVT21 = WordFormat(
@@ -117,7 +119,8 @@ def raw_pieces(
 
         yield from parallel_pieces(source, words, body, num_events, num_threads)
         return
-    part = PartDecoder(source, words, new_state(), num_events)
+    columns = ColumnPool(num_events, words.max_per_word)
+    part = PartDecoder(source, words, new_state(), columns)
     for offset, block in blocks(source, words, body, WORDS_PER_BLOCK):
         yield from part.push(block, offset)
     yield from part.finish()
@@ -158,24 +161,15 @@ class _Mark:
 class _Room:
     """Columns that fill up, and where their events came from."""
 
-    num_events: int
+    space: Events
     max_per_word: int
     count: int = 0
     marks: list[_Mark] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        num = max(self.num_events, self.max_per_word)
-        self.columns = (
-            np.empty(num, dtype=np.int64),
-            np.empty(num, dtype=np.uint16),
-            np.empty(num, dtype=np.uint16),
-            np.empty(num, dtype=np.uint8),
-        )
-
     @property
     def full(self) -> bool:
         """Whether a word might not fit."""
-        return self.count + self.max_per_word > len(self.columns[0])
+        return self.count + self.max_per_word > len(self.space)
 
     def mark(self, offset: int, words: Words, state: State) -> None:
         if self.marks and self.marks[-1].first == self.count:
@@ -184,8 +178,8 @@ class _Room:
 
     def events(self) -> Events:
         """What was written; a copy where the rest of the columns would be held for little."""
-        events = Events(*self.columns).slice(0, self.count)
-        if 2 * self.count < len(self.columns[0]):
+        events = self.space.slice(0, self.count)
+        if 2 * self.count < len(self.space):
             return concatenate([events])
         return events
 
@@ -197,15 +191,17 @@ class PartDecoder:
         source: where faults go.
         words: the format.
         state: what carries over; changed as words are taken.
-        num_events: most events of a piece.
+        columns: where from to take room for the events of a piece.
     """
 
-    def __init__(self, source: Source, words: WordFormat, state: State, num_events: int) -> None:
+    def __init__(
+        self, source: Source, words: WordFormat, state: State, columns: ColumnPool
+    ) -> None:
         self.state = state
         self._source = source
         self._words = words
-        self._num_events = num_events
-        self._room = _Room(num_events, words.max_per_word)
+        self._columns = columns
+        self._room = _Room(columns.take(), words.max_per_word)
 
     def push(self, block: Words, offset: int) -> Iterator[Piece]:
         """Pieces that the next words complete; ``offset`` is the byte of the first of them."""
@@ -216,7 +212,7 @@ class PartDecoder:
                 room = self._room
                 room.mark(offset + position * itemsize, block[position:], self.state)
                 position, room.count, fault = self._words.decode(
-                    block, position, self.state, *room.columns, room.count
+                    block, position, self.state, *room.space.columns, room.count
                 )
             else:
                 kind = "lost_events" if self.state[TIMED] else "untimed_events"
@@ -230,7 +226,7 @@ class PartDecoder:
 
     def finish(self) -> Iterator[Piece]:
         """What is left over."""
-        room, self._room = self._room, _Room(self._num_events, self._words.max_per_word)
+        room, self._room = self._room, _Room(self._columns.take(), self._words.max_per_word)
         if room.count:
             yield Piece(room.events(), _Place(self._words, room.marks))
 
@@ -279,7 +275,7 @@ class _Place:
         return f"byte {mark.offset + low * mark.words.itemsize}"
 
     def _count(self, mark: _Mark, num_words: int, wanted: int) -> int:
-        scratch = _Room(wanted + 2 * self.words.max_per_word, self.words.max_per_word)
+        scratch = Events.room(wanted + 2 * self.words.max_per_word)
         _, count, _ = self.words.decode(
             mark.words[:num_words], 0, mark.state.copy(), *scratch.columns, 0
         )

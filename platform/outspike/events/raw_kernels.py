@@ -173,7 +173,7 @@ def decode_evt3(
     state[ROW] = row
     state[BASE_X] = base
     state[POLARITY] = polarity
-    return int(position), int(num), fault
+    return int(np.intp(position)), int(np.intp(num)), fault
 
 
 @numba.njit(cache=True, nogil=True)
@@ -250,7 +250,7 @@ def decode_evt2(
             break
         position += np.uintp(1)
     state[HIGH] = high_us >> _LOW2
-    return int(position), int(num), fault
+    return int(np.intp(position)), int(np.intp(num)), fault
 
 
 @numba.njit(cache=True, nogil=True)

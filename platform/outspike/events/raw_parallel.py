@@ -2,7 +2,8 @@
 
 A part can be decoded once it is known what carries over into it, and foretelling that is far
 cheaper than decoding: high time words are rare and chained in one quick pass, the row, the vector
-base and the low time are found by looking back from the cut. The forecast is then checked against
+base and the low time are found by looking back from the cut, all of it in loops over stretches of
+words that vectorise and seldom branch. The forecast is then checked against
 the state in which the part before really ended. Where they differ, which takes damaged words, the
 part is decoded again from the true state, so the events never depend on the forecast.
 """
@@ -11,13 +12,15 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from outspike.events.codec import Piece, Source
-from outspike.events.raw_decode import EVT3, WORDS_PER_BLOCK, PartDecoder, WordFormat, Words, blocks
+from outspike.events.column_pool import ColumnPool
+from outspike.events.raw_decode import EVT3, PartDecoder, WordFormat, Words, blocks
 from outspike.events.raw_words import (
     BASE_X,
     HIGH,
@@ -30,12 +33,18 @@ from outspike.events.raw_words import (
     new_state,
 )
 
-#: Words that a thread takes at a time; a multiple of four, so that longs begin with a word.
-WORDS_PER_PART = WORDS_PER_BLOCK
+#: Words that a thread takes at a time: the second cache holds them and their events.
+WORDS_PER_PART = 1 << 17
+
+#: Words that are asked together whether one of them is of a type.
+_STRETCH = 256
 
 _MASK = Evt3.ADDRESS_MASK
-_ADDR_Y, _VECT_BASE_X = Evt3.ADDR_Y, Evt3.VECT_BASE_X
-_VECT_12, _VECT_8, _TIME_LOW = Evt3.VECT_12, Evt3.VECT_8, Evt3.TIME_LOW
+#: Types where they stand in a word, and as narrow, or comparing them would take wider vectors.
+_KIND, _ADDR_Y = np.uint16(0xF000), np.uint16(Evt3.ADDR_Y << 12)
+_TIME_LOW, _VECT_BASE_X = np.uint16(Evt3.TIME_LOW << 12), np.uint16(Evt3.VECT_BASE_X << 12)
+#: Vectors of 12 and of 8 columns differ in the lowest bit of their type.
+_VECTORS, _VECT_12 = np.uint16(0xE000), np.uint16(Evt3.VECT_12 << 12)
 
 
 def parallel_pieces(
@@ -43,19 +52,16 @@ def parallel_pieces(
 ) -> Iterator[Piece]:
     """As :func:`~outspike.events.raw_decode.raw_pieces`, ``num_threads`` parts at a time."""
     state = new_state()
+    columns = ColumnPool(num_events, words.max_per_word)
     waiting: deque[_Part] = deque()
     with ThreadPoolExecutor(num_threads) as pool:
         forecast = state
-        for offset, stretch in blocks(source, words, body, num_threads * WORDS_PER_PART):
-            starts = range(0, len(stretch), WORDS_PER_PART)
-            parts = [stretch[start : start + WORDS_PER_PART] for start in starts]
-            highs = list(pool.map(lambda part: high_steps(part, words), parts))
-            for start, part, steps in zip(starts, parts, highs, strict=True):
-                job = _Part(source, words, part, offset + start * part.itemsize, num_events)
-                job.start(pool, forecast)
-                forecast = state_after(part, forecast, steps, words)
-                waiting.append(job)
-            while len(waiting) > num_threads:
+        for offset, part in blocks(source, words, body, WORDS_PER_PART):
+            job = _Part(source, words, part, offset, columns)
+            job.start(pool, forecast)
+            forecast = state_after(part, forecast, words)
+            waiting.append(job)
+            if len(waiting) > num_threads:
                 pieces, state = waiting.popleft().result(state)
                 yield from pieces
         while waiting:
@@ -67,13 +73,13 @@ class _Part:
     """Some words that are decoded on another thread, from a state that is only foretold."""
 
     def __init__(
-        self, source: Source, words: WordFormat, part: Words, offset: int, num_events: int
+        self, source: Source, words: WordFormat, part: Words, offset: int, columns: ColumnPool
     ) -> None:
         self._source = source
         self._words = words
         self._part = part
         self._offset = offset
-        self._num_events = num_events
+        self._columns = columns
 
     def start(self, pool: ThreadPoolExecutor, forecast: State) -> None:
         self._forecast = forecast
@@ -95,7 +101,7 @@ class _Part:
 
     def _decode(self, state: State) -> "_Decoded":
         source = replace(self._source, skipped=Counter())
-        decoder = PartDecoder(source, self._words, state.copy(), self._num_events)
+        decoder = PartDecoder(source, self._words, state.copy(), self._columns)
         pieces = [*decoder.push(self._part, self._offset), *decoder.finish()]
         return _Decoded(pieces, decoder.state, source.skipped)
 
@@ -107,106 +113,12 @@ class _Decoded:
     skipped: Counter[str]
 
 
-@dataclass(frozen=True)
-class HighSteps:
-    """Values of the high time words of a part, repeats left out, and the position of each."""
-
-    values: NDArray[np.int64]
-    positions: NDArray[np.int64]
-
-
-def high_steps(part: Words, words: WordFormat) -> HighSteps:
-    """Find the high time words."""
-    bits, per_long = 8 * part.itemsize, 8 // part.itemsize
-    whole = len(part) // per_long * per_long
-    lanes = sum(1 << bits * lane for lane in range(per_long))
-    room = len(part)
-    values, positions = np.empty(room, dtype=np.int64), np.empty(room, dtype=np.int64)
-    count = _find_highs(
-        part,
-        part[:whole].view(np.uint64),
-        np.uint64(lanes),
-        np.uint64(lanes * (words.high_kind << words.kind_shift)),
-        np.uint64(lanes * (0xF << words.kind_shift)),
-        words.kind_shift,
-        words.high_shift,
-        words.high_kind,
-        words.time.period - 1,
-        per_long,
-        values,
-        positions,
-    )
-    return HighSteps(values[:count], positions[:count])
-
-
-@numba.njit(cache=True, nogil=True)
-def _find_highs(
-    part: Words,
-    longs: NDArray[np.uint64],
-    lanes: np.uint64,
-    pattern: np.uint64,
-    mask: np.uint64,
-    kind_shift: int,
-    high_shift: int,
-    high_kind: int,
-    value_mask: int,
-    per_long: int,
-    values: NDArray[np.int64],
-    positions: NDArray[np.int64],
-) -> int:
-    """Several words at a time: a lane of ``long ^ pattern`` that is zero borrows from its top."""
-    tops = lanes << np.uint64(kind_shift + 3)
-    count = 0
-    for i in range(len(longs)):
-        other = (longs[i] & mask) ^ pattern
-        if (other - lanes) & ~other & tops == np.uint64(0):
-            continue
-        for position in range(i * per_long, (i + 1) * per_long):
-            count = _note(
-                part,
-                position,
-                kind_shift,
-                high_shift,
-                high_kind,
-                value_mask,
-                values,
-                positions,
-                count,
-            )
-    for position in range(len(longs) * per_long, len(part)):
-        count = _note(
-            part, position, kind_shift, high_shift, high_kind, value_mask, values, positions, count
-        )
-    return count
-
-
-@numba.njit(cache=True, nogil=True)
-def _note(
-    part: Words,
-    position: int,
-    kind_shift: int,
-    high_shift: int,
-    high_kind: int,
-    value_mask: int,
-    values: NDArray[np.int64],
-    positions: NDArray[np.int64],
-    count: int,
-) -> int:
-    word = np.uint64(part[position])
-    value = np.int64(word >> np.uint64(high_shift)) & value_mask
-    if np.int64(word >> np.uint64(kind_shift)) != high_kind or (
-        count > 0 and values[count - 1] == value
-    ):
-        return count
-    values[count] = value
-    positions[count] = position
-    return count + 1
-
-
-def state_after(part: Words, state: State, steps: HighSteps, words: WordFormat) -> State:
+def state_after(part: Words, state: State, words: WordFormat) -> State:
     """What carries over behind ``part`` if none of its words is damaged."""
     after = state.copy()
-    restart = _chain_highs(after, steps.values, steps.positions, words.time.period)
+    kind = part.dtype.type(words.high_kind << words.kind_shift)
+    mask = part.dtype.type(0xF << words.kind_shift)
+    restart = _chain_highs(part, mask, kind, words.high_shift, words.time.period, after)
     if words is EVT3:
         _look_back(part, restart, after)
     return after
@@ -214,40 +126,65 @@ def state_after(part: Words, state: State, steps: HighSteps, words: WordFormat) 
 
 @numba.njit(cache=True, nogil=True)
 def _chain_highs(
-    state: State, values: NDArray[np.int64], positions: NDArray[np.int64], period: int
+    words: Words, mask: Any, kind: Any, high_shift: int, period: int, state: State
 ) -> int:
     """Follow high times; the position from which low times count (-1: they go on)."""
     restart = -1
-    for i in range(len(values)):
-        high = values[i] if state[TIMED] == 0 else state[HIGH] + (values[i] - state[HIGH]) % period
-        if state[TIMED] == 0 or high != state[HIGH]:
-            restart = positions[i]
-        state[HIGH] = high
-        state[TIMED] = 1
+    for start in range(0, len(words), _STRETCH):
+        stretch = words[start : start + _STRETCH]
+        if not _has(stretch, mask, kind):
+            continue
+        for i in range(len(stretch)):
+            if stretch[i] & mask != kind:
+                continue
+            value = np.int64(stretch[i] >> np.uint64(high_shift)) & (period - 1)
+            high = value if state[TIMED] == 0 else state[HIGH] + (value - state[HIGH]) % period
+            if state[TIMED] == 0 or high != state[HIGH]:
+                restart = start + i
+            state[HIGH] = high
+            state[TIMED] = 1
     return restart
+
+
+@numba.njit(cache=True, nogil=True)
+def _has(words: Words, mask: Any, kind: Any) -> bool:
+    """Whether one of the words is of a type; looks at all of them, which vectorises."""
+    found = False
+    for i in range(len(words)):
+        found |= words[i] & mask == kind
+    return found
+
+
+@numba.njit(cache=True, nogil=True)
+def _last(words: NDArray[np.uint16], mask: Any, kind: Any) -> int:
+    """Position of the last word of a type, or -1."""
+    stop = len(words)
+    while stop > 0:
+        start = max(0, stop - _STRETCH)
+        if _has(words[start:stop], mask, kind):
+            for position in range(stop - 1, start - 1, -1):
+                if words[position] & mask == kind:
+                    return position
+        stop = start
+    return -1
 
 
 @numba.njit(cache=True, nogil=True)
 def _look_back(words: NDArray[np.uint16], restart: int, state: State) -> None:
     """Row, vector base and low time at the end of the words."""
     state[LOW] = 0 if restart >= 0 else state[LOW]
-    for position in range(max(0, restart), len(words)):
-        word = words[position]
-        if word >> 12 == _TIME_LOW:
-            state[LOW] = max(state[LOW], np.int64(word & 0xFFF))
-    for position in range(len(words) - 1, -1, -1):
-        if words[position] >> 12 == _ADDR_Y:
-            state[ROW] = words[position] & _MASK
-            break
-    moved = 0
-    for position in range(len(words) - 1, -1, -1):
-        kind = words[position] >> 12
-        if kind == _VECT_12:
-            moved += 12
-        elif kind == _VECT_8:
-            moved += 8
-        elif kind == _VECT_BASE_X:
-            state[BASE_X] = words[position] & _MASK
-            state[POLARITY] = words[position] & (_MASK + 1)
-            break
-    state[BASE_X] += moved
+    low = _last(words, _KIND, _TIME_LOW)
+    # Low times step back by a few, so the highest of them is one of the last.
+    for position in range(max(restart, low + 1 - _STRETCH, 0), low + 1):
+        if words[position] & _KIND == _TIME_LOW:
+            state[LOW] = max(state[LOW], np.int64(words[position] & np.uint16(0xFFF)))
+    row = _last(words, _KIND, _ADDR_Y)
+    if row >= 0:
+        state[ROW] = words[row] & _MASK
+    base = _last(words, _KIND, _VECT_BASE_X)
+    if base >= 0:
+        state[BASE_X] = words[base] & _MASK
+        state[POLARITY] = words[base] & (_MASK + 1)
+    for position in range(base + 1, _last(words, _VECTORS, _VECT_12) + 1):
+        if words[position] & _VECTORS == _VECT_12:
+            state[BASE_X] += 12 if words[position] & _KIND == _VECT_12 else 8
