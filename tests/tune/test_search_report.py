@@ -3,6 +3,7 @@
 import base64
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,3 +93,23 @@ def test_the_same_result_is_the_same_page() -> None:
     """A page logged twice does not differ."""
     result = make_result(10)
     assert render_search(result, SPACE) == render_search(result, SPACE)
+
+
+def test_settings_that_only_some_trials_have_are_shown_as_such() -> None:
+    """A conditional setting keeps its slice and its axis, and importance is told without it."""
+    result = make_result(20)
+    trials = tuple(
+        replace(trial, values={k: v for k, v in trial.values.items() if k != "detector.dropout"})
+        if trial.number % 2
+        else replace(trial, continues=result.trials[0].trial_id)
+        for trial in result.trials
+    )
+    partial = replace(result, trials=trials, ended="2 hours are over")
+    found = importances(partial, SPACE)
+    assert found is not None
+    assert set(found) == {"optim.lr", "window.length"}
+    page = render_search(partial, SPACE)
+    assert "only some trials have them: detector.dropout" in page
+    assert "2 hours are over" in page
+    assert page.count(f"#{result.trials[0].number}<") == 10
+    assert len(pictures(page)) == 4

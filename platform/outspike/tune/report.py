@@ -26,6 +26,8 @@ from outspike.tune.result import Trial, TuneResult, short
 #: Trials below which a forest fitted to them says nothing about importance.
 MIN_TRIALS = 8
 _SLICES_A_ROW = 3
+#: Where a line passes the axis of a setting that its trial does not have.
+_ABSENT = -0.14
 _COLOURS = "viridis_r"
 _INK, _MUTED, _GRID, _BEST = "#1f2733", "#6b7684", "#e6e9ee", "#e0563b"
 
@@ -50,6 +52,7 @@ def render_search(result: TuneResult, space: Space) -> str:
         lstrip_blocks=True,
     )
     environment.filters["short"] = short
+    partial = [name for name in order if not all(name in trial.values for trial in judged)]
     return environment.get_template("search.html.j2").render(
         result=result,
         best=judged[0] if judged else None,
@@ -57,6 +60,8 @@ def render_search(result: TuneResult, space: Space) -> str:
         num_failed=sum(trial.error is not None for trial in result.trials),
         seconds=sum(trial.seconds for trial in result.trials),
         min_trials=MIN_TRIALS,
+        partial=partial,
+        lineage=_lineage(result),
         importances=None if found is None else _picture(_importance_figure(found)),
         history=_picture(_history_figure(judged, result.metric)) if judged else None,
         slices=_picture(_slice_figure(judged, space, order, result.metric)) if judged else None,
@@ -66,26 +71,31 @@ def render_search(result: TuneResult, space: Space) -> str:
     )
 
 
+def _lineage(result: TuneResult) -> dict[str, int]:
+    """Numbers of trials by name, where some went on with others' weights; else empty."""
+    if not any(trial.continues for trial in result.trials):
+        return {}
+    return {trial.trial_id: trial.number for trial in result.trials}
+
+
 def importances(result: TuneResult, space: Space) -> dict[str, float] | None:
     """Share of the metric's variance that each setting explains (fANOVA, Hutter et al. 2014).
 
-    None where fewer than :data:`MIN_TRIALS` trials have a metric and every setting, or where all
-    reached the same.
+    Over the settings that every trial has: where a setting is missing it has no value to compare.
+    None where fewer than :data:`MIN_TRIALS` trials have a metric, where all reached the same, or
+    where no setting is common to all.
     """
-    rows = [
-        trial
-        for trial in result.trials
-        if trial.metric is not None and set(space) <= {*trial.values}
-    ]
-    if len(rows) < MIN_TRIALS or len({trial.metric for trial in rows}) == 1:
+    rows = [trial for trial in result.trials if trial.metric is not None]
+    common = {n: space[n] for n in space if all(n in trial.values for trial in rows)}
+    if len(rows) < MIN_TRIALS or len({trial.metric for trial in rows}) == 1 or not common:
         return None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize")
     study.add_trials(
         [
             optuna.trial.create_trial(
-                params={name: trial.values[name] for name in space},
-                distributions=dict(space),
+                params={name: trial.values[name] for name in common},
+                distributions=dict(common),
                 value=trial.metric,
             )
             for trial in rows
@@ -161,15 +171,16 @@ def _parallel_figure(
 ) -> Figure:
     figure = Figure(figsize=(11.2, 3.6), layout="constrained")
     axes = figure.add_subplot()
-    whole = [trial for trial in judged if set(names) <= {*trial.values}]
-    scores = np.array([trial.metric for trial in whole], dtype=float)
+    scores = np.array([trial.metric for trial in judged], dtype=float)
     low, high = float(scores.min(initial=np.inf)), float(scores.max(initial=-np.inf))
     colours = matplotlib.colormaps[_COLOURS]
-    scales = [_Scale(name, space[name], whole) for name in names]
-    columns = [
-        scale.jittered([trial.values[name] for trial in whole])
-        for name, scale in zip(names, scales, strict=True)
-    ]
+    scales, columns = [], []
+    for name in names:
+        has = np.array([name in trial.values for trial in judged])
+        having = [trial for trial in judged if name in trial.values]
+        scales.append(_Scale(name, space[name], having))
+        columns.append(np.full(len(judged), _ABSENT))
+        columns[-1][has] = scales[-1].jittered([trial.values[name] for trial in having])
     height = (scores - low) / (high - low) if high > low else np.full(len(scores), 0.5)
     for row in np.argsort(scores):  # the best are drawn last
         line = [*(column[row] for column in columns), height[row]]
@@ -178,6 +189,8 @@ def _parallel_figure(
         axes.axvline(place, color=_GRID, zorder=0)
         for position, text in zip(*scale.ticks(), strict=True):
             _label(axes, place, position, text)
+        if (columns[place] == _ABSENT).any():
+            _label(axes, place, _ABSENT, "not set")
     axes.axvline(len(names), color=_GRID, zorder=0)
     for share in (0.0, 0.5, 1.0):
         _label(axes, len(names), share, f"{low + share * (high - low):.3f}")
