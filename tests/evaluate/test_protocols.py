@@ -25,6 +25,48 @@ def test_a_protocol_names_a_known_data_set_and_split(protocol: Protocol) -> None
     assert protocol.split in ("official", *DATASETS[dataset].splits)
 
 
+#: Every published evaluation: the protocol, its data set and split, and its headline.
+PUBLISHED = {
+    "UCF-Crime, official": ("ucf-crime", "ucf_crime", "official", "auc"),
+    "UCF-Crime, SAA and GV-VAD": ("ucf-crime-ten-crop", "ucf_crime", "official", "auc"),
+    "UCF-Crime, IEF-VAD": ("ucf-crime-as-trained", "ucf_crime", "official", "auc"),
+    "UCF-Crime-DVS, MSF": ("ucf-crime-dvs", "ucf_crime_dvs", "official", "auc"),
+    "XD-Violence, official": ("xd-violence", "xd_violence", "official", "ap"),
+    "XD-Violence, SAA": ("xd-violence-trapezoid", "xd_violence", "official", "ap_trapezoid"),
+    "XD-Violence, IEF-VAD": ("xd-violence-as-trained", "xd_violence", "as-trained", "ap"),
+    "ShanghaiTech, official": ("shanghaitech", "shanghaitech", "official", "auc"),
+    "ShanghaiTech, IEF-VAD": ("shanghaitech-as-trained", "shanghaitech", "as-trained", "auc"),
+    "MSAD, official": ("msad", "msad", "official", "auc"),
+    "MSAD, IEF-VAD": ("msad-as-trained", "msad", "official", "auc"),
+    "LAD2000, every frame": ("lad2000", "lad2000", "official", "auc"),
+    "LAD2000, AED": ("lad2000-as-published", "lad2000", "official", "auc"),
+    "Avenue, AED": ("avenue-lad-reseeded", "avenue", "lad-reseeded", "auc"),
+    "Ped2, AED": ("ped2-lad-reseeded", "ucsd_ped2", "lad-reseeded", "auc"),
+    "TAD, GV-VAD": ("tad", "tad", "official", "auc"),
+}
+
+
+@pytest.mark.parametrize("evaluation", PUBLISHED)
+def test_every_published_evaluation_has_a_protocol(evaluation: str) -> None:
+    """By name, with its split and headline, and as an oracle over checkpoints, as published."""
+    name, dataset, split, headline = PUBLISHED[evaluation]
+    for protocol in (get_protocol(name), get_protocol(name + TEST_SELECTED)):
+        assert (protocol.dataset, protocol.split, protocol.primary) == (dataset, split, headline)
+
+
+@pytest.mark.parametrize("dataset", ["ucf-crime", "xd-violence", "shanghaitech", "msad"])
+def test_what_ief_vad_was_trained_for_is_judged_as_it_was(dataset: str) -> None:
+    """One mirrored crop, windows of 256, no frame past the last snippet; never by default."""
+    published, official = get_protocol(f"{dataset}-as-trained"), get_protocol(dataset)
+    rules = ("mirrored_centre", "windows_256", "covered_frames")
+    assert (published.crop_policy, published.window_policy, published.frame_rule) == rules
+    assert (official.crop_policy, official.window_policy, official.frame_rule) == (
+        "mean",
+        "whole",
+        "every_frame",
+    )
+
+
 def test_only_protocols_named_so_may_choose_on_the_test_split() -> None:
     """Every honest protocol has an oracle variant, and nothing else differs."""
     for name, protocol in PROTOCOLS.items():

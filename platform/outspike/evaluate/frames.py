@@ -17,6 +17,8 @@ from outspike.scoring.scores import VideoScores
 from outspike.timebase import frame_labels, scores_to_frames
 
 NORMAL = "normal"
+#: Five snippets of 16 frames: the windows of LAD2000's detector.
+_WINDOW_FRAMES = 80
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +143,10 @@ def on_frames(video: VideoScores, protocol: Protocol) -> VideoFrames:
             video.scores, position[video.start], position[video.stop], int(position[-1])
         )
         labels = None if labels is None else labels[frames]
+    if protocol.frame_rule == "whole_windows":
+        kept = len(frames) - len(frames) % _WINDOW_FRAMES
+        frames, spread = frames[:kept], spread[:kept]
+        labels = None if labels is None else labels[:kept]
     return VideoFrames(
         video=video,
         scores=spread,

@@ -28,7 +28,7 @@ MetricName = Literal[
     "detection_map",
 ]
 
-FrameRule = Literal["every_frame", "covered_frames"]
+FrameRule = Literal["every_frame", "covered_frames", "whole_windows"]
 VideoScoreRule = Literal["max", "top_mean"]
 ClassRule = Literal["whole", "first_code"]
 
@@ -51,8 +51,9 @@ _VIDEO_METRICS: tuple[MetricName, ...] = ("video_auc", "video_ap")
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """One evaluation rule. ``crop_policy`` and ``window_policy`` bind whoever computes the scores;
-    the rest is applied by :func:`outspike.evaluate.evaluate.evaluate`.
+    """One evaluation rule. ``crop_policy`` and ``window_policy`` are applied where scores are
+    computed (:mod:`outspike.evaluate.policies`), the rest by
+    :func:`outspike.evaluate.evaluate.evaluate`.
     """
 
     name: str
@@ -77,8 +78,8 @@ class Protocol:
     """All snippets of a recording in one pass, or in windows of 256 without overlap."""
     frame_rule: FrameRule = "every_frame"
     """``every_frame``: a frame without a score is an error; ``covered_frames``: it is left out and
-    counted (published rules that drop a tail). A frame gets the mean of the snippets that cover it.
-    """
+    counted (published rules that drop a tail); ``whole_windows``: so are covered frames past the
+    last whole window of five snippets. A frame gets the mean of the snippets that cover it."""
     label_slack_frames: int = 0
     """How far an annotated interval may end past the recording and be clipped, which is counted;
     beyond it the evaluation fails."""
@@ -140,6 +141,20 @@ class Protocol:
             for key, value in document.items()
         }
         return cls(**fields)
+
+
+def _as_trained(*, dataset: str, note: str, **rules: Any) -> Protocol:
+    """The evaluation published with IEF-VAD on one of its data sets."""
+    return Protocol(
+        name=f"{dataset.replace('_', '-')}-as-trained",
+        dataset=dataset,
+        crop_policy="mirrored_centre",
+        window_policy="windows_256",
+        frame_rule="covered_frames",
+        note=f"As IEF-VAD publishes it: the mirrored centre crop alone, windows of 256 snippets, "
+        f"frames past the last scored snippet left out. {note}",
+        **rules,
+    )
 
 
 _HONEST: dict[str, Protocol] = {
@@ -230,6 +245,18 @@ _HONEST: dict[str, Protocol] = {
         label_slack_frames=2,
         note="290 test videos. Five annotated ends lie 1 or 2 frames past the recording.",
     ),
+    "ucf-crime-ten-crop": Protocol(
+        name="ucf-crime-ten-crop",
+        dataset="ucf_crime",
+        frame_rule="covered_frames",
+        label_slack_frames=2,
+        metrics=(*_FRAME_METRICS, "ap_trapezoid"),
+        note="As SAA and GV-VAD publish it: scores of all crops averaged, frames past the last "
+        "scored snippet left out.",
+    ),
+    "ucf-crime-as-trained": _as_trained(
+        dataset="ucf_crime", note="The 290 test videos.", label_slack_frames=2
+    ),
     "ucf-crime-dvs": Protocol(
         name="ucf-crime-dvs",
         dataset="ucf_crime_dvs",
@@ -245,23 +272,37 @@ _HONEST: dict[str, Protocol] = {
         class_rule="first_code",
         note="Official split: 800 test videos.",
     ),
-    "xd-violence-as-trained": Protocol(
-        name="xd-violence-as-trained",
+    "xd-violence-trapezoid": Protocol(
+        name="xd-violence-trapezoid",
         dataset="xd_violence",
+        metrics=(*_FRAME_METRICS, "ap_trapezoid"),
+        primary="ap_trapezoid",
+        class_rule="first_code",
+        frame_rule="covered_frames",
+        note="As SAA publishes it: the official 800 test videos, scores of all crops averaged, "
+        "frames past the last scored snippet left out, and the area under precision and recall "
+        "by the trapezoid rule, which is called AP there and is not the AP of other papers.",
+    ),
+    "xd-violence-as-trained": _as_trained(
+        dataset="xd_violence",
+        version=2,
         split="as-trained",
         primary="ap",
         class_rule="first_code",
-        crop_policy="mirrored_centre",
-        window_policy="windows_256",
-        frame_rule="covered_frames",
-        note="The 753 single-label test videos of IEF-VAD; 47 multi-label test videos are in its "
-        "training set, so figures do not compare with the official split.",
+        note="The 753 single-label test videos; 47 multi-label test videos are in its training "
+        "set, so figures do not compare with the official split.",
     ),
     "shanghaitech": Protocol(
         name="shanghaitech",
         dataset="shanghaitech",
         note="Weakly supervised re-split, 199 test videos; annotated ends are inclusive in the "
         "source and read so.",
+    ),
+    "shanghaitech-as-trained": _as_trained(
+        dataset="shanghaitech",
+        split="as-trained",
+        note="197 test videos, for two of the 199 are in its training set; every annotated range "
+        "lacks its last frame.",
     ),
     "tad": Protocol(
         name="tad",
@@ -284,11 +325,21 @@ _HONEST: dict[str, Protocol] = {
         note="560 test videos; every frame of every video counts, once. Published figures leave "
         "out the last snippets of videos that are no whole number of windows long.",
     ),
+    "lad2000-as-published": Protocol(
+        name="lad2000-as-published",
+        dataset="lad2000",
+        frame_rule="whole_windows",
+        note="560 test videos without the frames past the last whole window of five snippets; a "
+        "video shorter than that has no part in any figure.",
+    ),
     "msad": Protocol(
         name="msad",
         dataset="msad",
         label_slack_frames=2,
         note="241 test videos: 120 normal, 121 anomalous.",
+    ),
+    "msad-as-trained": _as_trained(
+        dataset="msad", note="The 241 test videos.", label_slack_frames=2
     ),
     "folder": Protocol(
         name="folder",

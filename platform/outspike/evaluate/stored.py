@@ -12,6 +12,7 @@ from outspike import detectors
 from outspike.config import MotionFloorConfig
 from outspike.detectors.bags import collate
 from outspike.errors import CheckpointError, ConfigError, DatasetError
+from outspike.evaluate.policies import score_under
 from outspike.evaluate.protocols import Protocol, get_protocol
 from outspike.scoring.bundle import Bundle
 from outspike.scoring.score import score_bags
@@ -57,13 +58,14 @@ def score_bundle(
     Raises:
         StoreError: the store, its version, or a feature set the detector reads is not there.
         DatasetError: no test recording of the protocol's data set has features.
+        AlignmentError: the protocol scores a crop that a recording does not have.
     """
     pinned = bundle if like is None else like
     rule = get_protocol(protocol or pinned.protocol)
     addresses = {spec.name: spec.address for spec in bundle.feature_sets}
     reader = BagReader(open_pinned(pinned), [addresses[n] for n in bundle.detector.feature_sets])
     bags = (renamed(bag, addresses) for bag in protocol_bags(reader, rule, "test"))
-    return score_bags(bundle.detector, bags)
+    return score_under(rule, bundle.detector, bags)
 
 
 def floor_scores(bundle: Bundle, *, protocol: str | None = None) -> list[VideoScores]:
