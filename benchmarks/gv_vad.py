@@ -15,12 +15,11 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from itertools import accumulate
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from step_memory import held_and_resident
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 from outspike.config import GvVadConfig
 from outspike.detectors.bags import Bags
@@ -235,20 +234,6 @@ def stepper(name: str, arguments: argparse.Namespace) -> Step:
     return step
 
 
-def peak_bytes(step: Step, device: str) -> int:
-    """Most memory that torch holds at once during a step, beyond what is there before it."""
-    if device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step()
-        return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step()
-    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
-    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
-    return max(accumulate(changes, initial=0))
-
-
 def main() -> None:
     """Check, measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -271,7 +256,7 @@ def main() -> None:
             seconds = step()
             if round_number:
                 times[name].append(seconds)
-    memory = {name: peak_bytes(step, arguments.device) for name, step in steps.items()}
+    memory = {name: held_and_resident(step, arguments.device)[0] for name, step in steps.items()}
     base, base_memory = statistics.median(times["naive"]), memory["naive"]
     print(
         f"{2 * arguments.half} bags, {arguments.crops} crops, {SEGMENTS} x {WIDTH}, "
