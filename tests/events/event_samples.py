@@ -19,6 +19,9 @@ from outspike.events.columns import Events
 
 SIZE = (346, 260)
 
+#: A sensor on which a few hundred events meet each other.
+SMALL = (16, 12)
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -34,6 +37,19 @@ def make_events(num: int = 40, size: tuple[int, int] = SIZE, seed: int = 0) -> E
     rng = np.random.default_rng(seed)
     return Events(
         100 + np.cumsum(rng.choice([0, 0, 1, 9, 300], num)),
+        rng.integers(0, size[0], num).astype(np.uint16),
+        rng.integers(0, size[1], num).astype(np.uint16),
+        rng.integers(0, 2, num).astype(np.uint8),
+    )
+
+
+def random_events(
+    num: int, seed: int = 0, span_us: int = 1_000_000, size: tuple[int, int] = SMALL
+) -> Events:
+    """Events at random times within ``span_us``, in order."""
+    rng = np.random.default_rng(seed)
+    return Events(
+        np.sort(rng.integers(0, span_us, num)),
         rng.integers(0, size[0], num).astype(np.uint16),
         rng.integers(0, size[1], num).astype(np.uint16),
         rng.integers(0, 2, num).astype(np.uint8),

@@ -1,12 +1,14 @@
 """Damage recordings at random and read them: nothing but a :class:`MediaError` may come of it.
 
     python tests/events/fuzz_codecs.py --codec es --inputs 200000
-    python tests/events/fuzz_codecs.py --codec es --inputs 50000 --guided    # atheris, if installed
+    NUMBA_DISABLE_JIT=1 python tests/events/fuzz_codecs.py --codec es --guided --seconds 180
 
 Plain mutation runs the compiled kernels in child processes, so that a crash, a hang or a wild
-allocation is caught with the input that caused it. ``--guided`` lets atheris look for new branches;
-run it with ``NUMBA_DISABLE_JIT=1``, which turns the kernels into Python that it can see. What fails
-is written to ``--keep`` and belongs into ``regressions/`` beside this file once it is mended.
+allocation is caught with the input that caused it. ``--guided`` lets atheris (``pip install
+atheris``) look for new branches; it wants ``NUMBA_DISABLE_JIT=1``, which turns the kernels into
+Python that it can see. Its corpus stays in ``--keep`` and is where the next run begins; what it
+reaches of the code, ``--replay`` tells with ``coverage run --branch``. What fails is written to
+``--keep`` too and belongs into ``regressions/`` beside this file once it is mended.
 """
 
 import argparse
@@ -28,6 +30,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
+import numba
 import numpy as np
 from event_samples import Sample, samples
 
@@ -177,8 +180,7 @@ def run_plain(codec: str, inputs: int, seed: int, keep: Path) -> int:
         failures += 1
         number = struct.unpack("<q", progress[:8])[0]
         data = make_input(codec, seed, number)[0]
-        place = keep / f"{codec}_{hashlib.sha256(data).hexdigest()[:12]}"
-        place.write_bytes(data)
+        place = keep_input(codec, data, keep)
         how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "an exception"
         print(
             f"{codec}: input {number} of seed {seed} ends with {how}; kept as {place}", flush=True
@@ -188,6 +190,13 @@ def run_plain(codec: str, inputs: int, seed: int, keep: Path) -> int:
     told = " ".join(f"{reason}={count}" for reason, count in outcomes.most_common())
     print(f"{codec}: inputs={inputs} failures={failures} per_second={rate:.0f} {told}", flush=True)
     return failures
+
+
+def keep_input(codec: str, data: bytes, keep: Path) -> Path:
+    """Write an input that failed, under a name of its own."""
+    place = keep / f"{codec}_{hashlib.sha256(data).hexdigest()[:12]}"
+    place.write_bytes(data)
+    return place
 
 
 def _batch(codec: str, seed: int, numbers: range, progress: mmap.mmap, out: int) -> None:
@@ -215,28 +224,60 @@ def _address_space() -> int:
     return int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
 
 
-def run_guided(codec: str, inputs: int, seed: int, keep: Path) -> None:
+def run_guided(codec: str, inputs: int, seconds: int, seed: int, keep: Path) -> None:
     """Coverage-guided: atheris mutates what reached new branches. Does not return."""
     import atheris
 
+    if not numba.config.DISABLE_JIT:
+        sys.exit("--guided sees no branches of compiled code; set NUMBA_DISABLE_JIT=1.")
     for name, module in list(sys.modules.items()):
         if name.startswith("outspike.events"):
             _instrument_module(atheris.instrument_func, module)
-    corpus = keep / f"corpus_{codec}"
-    corpus.mkdir(parents=True, exist_ok=True)
+    corpus = corpus_of(codec, keep)
     for index, sample in enumerate(samples_of(codec)):
-        (corpus / f"sample_{index}").write_bytes(b"\x00" + sample.data)
+        for flags in range(8):
+            (corpus / f"sample_{index}_{flags}").write_bytes(bytes([flags]) + sample.data)
 
     def one(data: bytes) -> None:
-        if data:
-            flags = data[0]
-            size = (346, 260) if flags & 1 else None
-            check(data[1:], size, "resync" if flags & 2 else "raise", 7 if flags & 4 else 1 << 20)
+        try:
+            check_flagged(data)
+        except Exception:
+            keep_input(codec, data[1:], keep)
+            raise
 
-    arguments = [f"-runs={inputs}", f"-seed={seed}", f"-max_len={_MAX_BYTES}", "-timeout=10"]
-    arguments += ["-rss_limit_mb=3000", f"-artifact_prefix={keep}/{codec}_"]
+    arguments = [f"-runs={inputs}", f"-seed={seed + 1}", f"-max_len={_MAX_BYTES}", "-timeout=20"]
+    arguments += [f"-max_total_time={seconds}", "-rss_limit_mb=3000"]
+    arguments += [f"-artifact_prefix={keep}/raw_{codec}_", "-print_final_stats=1"]
     atheris.Setup([sys.argv[0], *arguments, str(corpus)], one)
     atheris.Fuzz()
+
+
+def corpus_of(codec: str, keep: Path) -> Path:
+    """Inputs of a guided run that reached something of their own."""
+    corpus = keep / f"corpus_{codec}"
+    corpus.mkdir(parents=True, exist_ok=True)
+    return corpus
+
+
+def check_flagged(data: bytes) -> None:
+    """An input of a guided run: a byte that says how to read, then the file."""
+    if data:
+        size = (346, 260) if data[0] & 1 else None
+        on_error = "resync" if data[0] & 2 else "raise"
+        check(data[1:], size, on_error, 7 if data[0] & 4 else 1 << 20)
+
+
+def replay(codec: str, keep: Path) -> int:
+    """Read a guided run's corpus again; the number of failures."""
+    failures, paths = 0, sorted(corpus_of(codec, keep).iterdir())
+    for path in paths:
+        try:
+            check_flagged(path.read_bytes())
+        except Exception as error:
+            failures += 1
+            print(f"{path}: {type(error).__name__}: {error}", flush=True)
+    print(f"{codec}: replayed={len(paths)} failures={failures}", flush=True)
+    return failures
 
 
 def _instrument_module(instrument: Callable[[Any], Any], module: ModuleType) -> None:
@@ -261,12 +302,17 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path("fuzz-findings"))
     parser.add_argument("--guided", action="store_true")
+    parser.add_argument("--replay", action="store_true")
+    parser.add_argument("--seconds", type=int, default=0, help="of a guided run; 0: --inputs")
     arguments = parser.parse_args()
     arguments.keep.mkdir(parents=True, exist_ok=True)
     logging.disable(logging.CRITICAL)
     codecs = list(samples()) if arguments.codec == "all" else [arguments.codec]
     if arguments.guided:
-        run_guided(codecs[0], arguments.inputs, arguments.seed, arguments.keep)
+        inputs = -1 if arguments.seconds else arguments.inputs
+        run_guided(codecs[0], inputs, arguments.seconds, arguments.seed, arguments.keep)
+    if arguments.replay:
+        return 1 if sum(replay(codec, arguments.keep) for codec in codecs) else 0
     failures = [
         run_plain(codec, arguments.inputs, arguments.seed, arguments.keep) for codec in codecs
     ]

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from event_samples import SMALL as SIZE
+from event_samples import random_events
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,18 +16,6 @@ from outspike.events.frames import count_frames, windows_on_grid
 from outspike.events.reader import open_events
 from outspike.events.resize import resize_counts
 from outspike.events.write import write_events
-
-SIZE = (16, 12)
-
-
-def make(num: int, seed: int = 0, span_us: int = 1_000_000) -> Events:
-    rng = np.random.default_rng(seed)
-    return Events(
-        np.sort(rng.integers(0, span_us, num)),
-        rng.integers(0, SIZE[0], num).astype(np.uint16),
-        rng.integers(0, SIZE[1], num).astype(np.uint16),
-        rng.integers(0, 2, num).astype(np.uint8),
-    )
 
 
 @settings(deadline=None)
@@ -39,7 +29,7 @@ def test_streamed_frames_equal_those_of_the_whole(
     num: int, duration: int, piece: int, more: int
 ) -> None:
     """Whatever the chunks; silence at both ends and in between keeps its frames."""
-    events = make(num)
+    events = random_events(num)
     needed = int(events.t[-1]) // duration + 1 + more
     expected = count_frames(
         events, windows_on_grid(events.t, duration, anchor_us=0, num_windows=needed), SIZE
@@ -52,7 +42,7 @@ def test_streamed_frames_equal_those_of_the_whole(
 
 
 def test_without_a_start_the_first_event_is_it() -> None:
-    events = make(50)
+    events = random_events(50)
     frames = list(grid_frames([events], FullCounts(SIZE), duration_us=10_000))
     expected = count_frames(
         events, windows_on_grid(events.t, 10_000, anchor_us=int(events.t[0])), SIZE
@@ -78,16 +68,20 @@ def test_no_events_give_no_frames_but_those_asked_for() -> None:
 
 def test_events_before_the_start_or_after_the_end_are_errors() -> None:
     with pytest.raises(AlignmentError, match="before the start"):
-        list(grid_frames([make(5)], FullCounts(SIZE), duration_us=10, anchor_us=10**7))
+        list(grid_frames([random_events(5)], FullCounts(SIZE), duration_us=10, anchor_us=10**7))
     with pytest.raises(AlignmentError, match="the recording has 2"):
-        list(grid_frames([make(5)], FullCounts(SIZE), duration_us=10, anchor_us=0, num_windows=2))
+        list(
+            grid_frames(
+                [random_events(5)], FullCounts(SIZE), duration_us=10, anchor_us=0, num_windows=2
+            )
+        )
     with pytest.raises(ConfigError, match="duration_us=0"):
-        list(grid_frames([make(5)], FullCounts(SIZE), duration_us=0))
+        list(grid_frames([random_events(5)], FullCounts(SIZE), duration_us=0))
 
 
 def test_clips_of_a_file_are_resized_frames_in_groups(tmp_path: Path) -> None:
     """The last clip is as short as the recording makes it; none is padded."""
-    events = make(4000)
+    events = random_events(4000)
     path = tmp_path / "a.raw"
     write_events(path, events, format="evt3", size=SIZE, anchor_us=0, duration_us=1_000_000)
     clips = list(read_clips(open_events(str(path)), (8, 6), chunk_events=333))

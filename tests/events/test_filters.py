@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from event_samples import SMALL as SIZE
+from event_samples import random_events
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,22 +20,11 @@ from outspike.events.filters import (
     find_hot_pixels,
 )
 
-SIZE = (16, 12)
 MAKERS: dict[str, Callable[[], EventFilter]] = {
     "hot": lambda: HotPixels(np.random.default_rng(0).random((SIZE[1], SIZE[0])) < 0.3),
     "background": lambda: BackgroundActivity(SIZE, window_us=3000),
     "refractory": lambda: Refractory(SIZE, period_us=20_000),
 }
-
-
-def make(num: int, seed: int = 0, span_us: int = 1_000_000) -> Events:
-    rng = np.random.default_rng(seed)
-    return Events(
-        np.sort(rng.integers(0, span_us, num)),
-        rng.integers(0, SIZE[0], num).astype(np.uint16),
-        rng.integers(0, SIZE[1], num).astype(np.uint16),
-        rng.integers(0, 2, num).astype(np.uint8),
-    )
 
 
 def rows(events: Events) -> list[tuple[int, ...]]:
@@ -47,7 +38,7 @@ def rows(events: Events) -> list[tuple[int, ...]]:
 def test_cuts_change_nothing_and_every_removed_event_is_counted(
     name: str, num: int, piece: int, seed: int
 ) -> None:
-    events = make(num, seed)
+    events = random_events(num, seed)
     whole, cut = MAKERS[name](), MAKERS[name]()
     expected = whole.push(events)
     parts = [events.slice(i, min(i + piece, num)) for i in range(0, num, piece)]
@@ -62,7 +53,7 @@ def test_an_event_stays_if_a_neighbour_was_active_shortly_before(
     num: int, window: int, seed: int
 ) -> None:
     """The definition, pair by pair."""
-    events = make(num, seed)
+    events = random_events(num, seed)
     kept = []
     for i, (t, x, y, p) in enumerate(rows(events)):
         before = rows(events)[:i]
@@ -75,7 +66,7 @@ def test_an_event_stays_if_a_neighbour_was_active_shortly_before(
 @settings(deadline=None, max_examples=40)
 @given(num=st.integers(0, 400), period=st.integers(0, 100_000), seed=st.integers(0, 9))
 def test_a_pixel_rests_after_an_event_that_stayed(num: int, period: int, seed: int) -> None:
-    events = make(num, seed)
+    events = random_events(num, seed)
     last: dict[tuple[int, int], int] = {}
     kept = []
     for t, x, y, p in rows(events):
@@ -112,7 +103,7 @@ def test_rare_events_make_no_pixel_hot() -> None:
 
 def test_filters_report_side_by_side() -> None:
     filters = [make_one() for make_one in MAKERS.values()]
-    left = concatenate(list(filter_events([make(2000)], filters)))
+    left = concatenate(list(filter_events([random_events(2000)], filters)))
     removed = {one.name: one.num_removed for one in filters}
     assert list(removed) == ["hot_pixels", "background_activity", "refractory"]
     assert len(left) + sum(removed.values()) == 2000

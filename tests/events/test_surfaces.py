@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from event_samples import SMALL as SIZE
+from event_samples import random_events
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,28 +11,16 @@ from outspike.errors import AlignmentError, ConfigError
 from outspike.events.columns import Events
 from outspike.events.surfaces import SHARE_BITS, TimeSurface, add_voxels, voxel_grid
 
-SIZE = (16, 12)
-
-
-def make(num: int, seed: int = 0, span_us: int = 1_000_000) -> Events:
-    rng = np.random.default_rng(seed)
-    return Events(
-        np.sort(rng.integers(0, span_us, num)),
-        rng.integers(0, SIZE[0], num).astype(np.uint16),
-        rng.integers(0, SIZE[1], num).astype(np.uint16),
-        rng.integers(0, 2, num).astype(np.uint8),
-    )
-
 
 @given(num=st.integers(1, 300), bins=st.integers(1, 9))
 def test_a_voxel_grid_keeps_the_sum_of_polarities_exactly(num: int, bins: int) -> None:
-    events = make(num)
+    events = random_events(num)
     assert voxel_grid(events, bins, SIZE).sum(dtype=np.float64) == 2 * int(events.p.sum()) - num
 
 
 @given(num=st.integers(1, 200), bins=st.integers(1, 9), seed=st.integers(0, 20))
 def test_a_voxel_grid_is_the_definition_within_a_share(num: int, bins: int, seed: int) -> None:
-    events = make(num, seed)
+    events = random_events(num, seed)
     span = max(1, int(events.t[-1] - events.t[0]))
     place = (events.t - events.t[0]) / span * (bins - 1)
     expected = np.zeros((bins, SIZE[1], SIZE[0]))
@@ -45,7 +35,7 @@ def test_a_voxel_grid_is_the_definition_within_a_share(num: int, bins: int, seed
 @given(cut=st.integers(0, 200), order=st.randoms(use_true_random=False))
 def test_voxels_do_not_depend_on_cuts_or_order(cut: int, order) -> None:
     """Sums are of integers, so that parts, threads and devices agree bit for bit."""
-    events = make(200)
+    events = random_events(200)
     whole = np.zeros((5, SIZE[1], SIZE[0]), np.int64)
     add_voxels(events, whole, span_us=(0, 1_000_000))
     shuffled = list(range(200))
@@ -59,17 +49,17 @@ def test_voxels_do_not_depend_on_cuts_or_order(cut: int, order) -> None:
 
 def test_events_outside_the_span_are_an_error() -> None:
     with pytest.raises(AlignmentError, match="span from 0 to 10"):
-        voxel_grid(make(50), 3, SIZE, span_us=(0, 10))
+        voxel_grid(random_events(50), 3, SIZE, span_us=(0, 10))
 
 
 def test_a_grid_needs_a_bin() -> None:
     with pytest.raises(ConfigError, match="num_bins=0"):
-        voxel_grid(make(5), 0, SIZE)
+        voxel_grid(random_events(5), 0, SIZE)
 
 
 @given(num=st.integers(1, 200), cut=st.integers(0, 200))
 def test_a_time_surface_tells_the_age_of_the_last_event(num: int, cut: int) -> None:
-    events = make(num)
+    events = random_events(num)
     surface = TimeSurface(SIZE, decay_us=50_000)
     surface.push(events.slice(0, cut))
     surface.push(events.slice(cut, num))
@@ -81,6 +71,6 @@ def test_a_time_surface_tells_the_age_of_the_last_event(num: int, cut: int) -> N
 
 def test_a_time_surface_cannot_be_asked_about_the_past() -> None:
     surface = TimeSurface(SIZE, decay_us=1000)
-    surface.push(make(10))
+    surface.push(random_events(10))
     with pytest.raises(AlignmentError, match="was asked for after"):
         surface.at(0)

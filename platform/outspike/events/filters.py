@@ -147,17 +147,6 @@ def find_hot_pixels(
     return hot & (counts > least)
 
 
-def _second_around(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Second largest of the up to eight pixels around each; 0 where there are fewer than two."""
-    height, width = counts.shape
-    padded = np.zeros((height + 2, width + 2), dtype=np.int64)
-    padded[1:-1, 1:-1] = counts
-    shifts = [(dy, dx) for dy in range(3) for dx in range(3) if (dy, dx) != (1, 1)]
-    around = np.stack([padded[dy : dy + height, dx : dx + width] for dy, dx in shifts])
-    second: NDArray[np.int64] = np.partition(around, -2, axis=0)[-2]
-    return second
-
-
 def _kept(one: EventFilter, events: Events, keep: NDArray[np.bool_]) -> Events:
     num_kept = int(np.count_nonzero(keep))
     one.num_removed += len(events) - num_kept
@@ -170,6 +159,24 @@ def _kept(one: EventFilter, events: Events, keep: NDArray[np.bool_]) -> Events:
 def _tally(x: NDArray[np.uint16], y: NDArray[np.uint16], counts: NDArray[np.int64]) -> None:
     for i in range(len(x)):
         counts[y[i], x[i]] += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _second_around(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Second largest of the up to eight pixels around each; 0 where there are fewer than two."""
+    height, width = counts.shape
+    seconds = np.zeros_like(counts)
+    for row in range(height):
+        for col in range(width):
+            first = second = np.int64(0)
+            for near_row in range(max(row - 1, 0), min(row + 2, height)):
+                for near_col in range(max(col - 1, 0), min(col + 2, width)):
+                    if near_row != row or near_col != col:
+                        count = counts[near_row, near_col]
+                        second = max(second, min(first, count))
+                        first = max(first, count)
+            seconds[row, col] = second
+    return seconds
 
 
 @numba.njit(cache=True, nogil=True)

@@ -10,6 +10,8 @@ together, and high times, which are rare, take a branch. Columns are written wit
 in them, as the word has it, and taken apart in a second loop that vectorises.
 """
 
+from typing import Any
+
 import numba
 import numpy as np
 from numpy.typing import NDArray
@@ -239,35 +241,13 @@ def decode_evt2(
             y[num] = word & _MASK2
             p[num] = kind
             num += np.uintp(1)
-        elif kind == _HIGH2:
-            high = next_high(high_us >> _LOW2, int(word & 0x0FFFFFFF), _PERIOD2, _LOW2)
-            if high < 0:
-                fault = TIME_BACK
+        else:
+            high_us, fault = take_other_evt2(word, high_us)
+            if fault:
                 break
-            high_us = high << _LOW2
-        elif (_SILENT2 >> kind) & 1 == 0:
-            fault = UNKNOWN_TYPE
-            break
         position += np.uintp(1)
     state[HIGH] = high_us >> _LOW2
     return int(np.intp(position)), int(np.intp(num)), fault
-
-
-@numba.njit(cache=True, nogil=True)
-def skip_evt2(words: NDArray[np.uint32], start: int, state: State) -> tuple[int, int, int]:
-    """As :func:`skip_evt3`."""
-    passed = 0
-    for position in range(start, len(words)):
-        word = np.int64(words[position])
-        kind = word >> 28
-        if kind <= _ON:
-            passed += 1
-        elif kind == _HIGH2:
-            if _take_high(state, int(word & 0x0FFFFFFF), _PERIOD2, _LOW2):
-                return position + 1, passed, NO_FAULT
-        elif (_SILENT2 >> kind) & 1 == 0:
-            return position, passed, UNKNOWN_TYPE
-    return len(words), passed, NO_FAULT
 
 
 @numba.njit(cache=True, nogil=True)
@@ -306,29 +286,46 @@ def decode_evt21(
                     count += 1
                 marks >>= 1
                 column += 1
-        elif kind == _HIGH2:
-            high = next_high(high_us >> _LOW2, int(word & 0x0FFFFFFF), _PERIOD2, _LOW2)
-            if high < 0:
-                fault = TIME_BACK
+        else:
+            high_us, fault = take_other_evt2(word, high_us)
+            if fault:
                 break
-            high_us = high << _LOW2
-        elif (_SILENT2 >> kind) & 1 == 0:
-            fault = UNKNOWN_TYPE
-            break
         position += 1
     state[HIGH] = high_us >> _LOW2
     return position, count, fault
 
 
 @numba.njit(cache=True, nogil=True)
+def take_other_evt2(word: Any, high_us: int) -> tuple[int, int]:
+    """The high time behind a 32-bit word that is no event, and what is wrong with it."""
+    kind = word >> 28
+    if kind == _HIGH2:
+        high = next_high(high_us >> _LOW2, word & 0x0FFFFFFF, _PERIOD2, _LOW2)
+        return (high_us, TIME_BACK) if high < 0 else (high << _LOW2, NO_FAULT)
+    return high_us, NO_FAULT if (_SILENT2 >> kind) & 1 else UNKNOWN_TYPE
+
+
+@numba.njit(cache=True, nogil=True)
+def skip_evt2(words: NDArray[np.uint32], start: int, state: State) -> tuple[int, int, int]:
+    """As :func:`skip_evt3`."""
+    return _skip(words, start, state, 0)
+
+
+@numba.njit(cache=True, nogil=True)
 def skip_evt21(words: NDArray[np.uint64], start: int, state: State) -> tuple[int, int, int]:
     """As :func:`skip_evt3`."""
+    return _skip(words, start, state, 32)
+
+
+@numba.njit(cache=True, nogil=True)
+def _skip(words: Any, start: int, state: State, shift: int) -> tuple[int, int, int]:
+    """Types and times lie ``shift`` bits up in a word; a bit below marks an event, if there are."""
     passed = 0
     for position in range(start, len(words)):
-        word = np.int64(words[position] >> np.uint64(32))
+        word = np.int64(words[position] >> np.uint64(shift))
         kind = word >> 28
         if kind <= _ON:
-            marks = np.int64(words[position] & np.uint64(0xFFFFFFFF))
+            marks = np.int64(words[position]) & ((1 << shift) - 1) if shift else 1
             while marks:
                 passed += int(marks & 1)
                 marks >>= 1

@@ -45,14 +45,10 @@ _tuple_of: Any = types.UniTuple
 LANES3, LANES2 = 32, 16
 
 _PERIOD3, _LOW3, _MASK3 = Evt3.TIME.period, Evt3.TIME.low_bits, Evt3.ADDRESS_MASK
-_ADDR_Y, _ADDR_X, _VECT_BASE_X = Evt3.ADDR_Y, Evt3.ADDR_X, Evt3.VECT_BASE_X
-_VECT_12, _VECT_8 = Evt3.VECT_12, Evt3.VECT_8
-_TIME_LOW, _TIME_HIGH = Evt3.TIME_LOW, Evt3.TIME_HIGH
-_PERIOD2, _LOW2, _MASK2 = Evt2.TIME.period, Evt2.TIME.low_bits, Evt2.ADDRESS_MASK
-_LOW2_MASK = (1 << Evt2.TIME.low_bits) - 1
-_ON, _HIGH2 = Evt2.CD_ON, Evt2.TIME_HIGH
+_VECT_BASE_X, _VECT_12, _VECT_8 = Evt3.VECT_BASE_X, Evt3.VECT_12, Evt3.VECT_8
+_TIME_HIGH = Evt3.TIME_HIGH
 _SILENT3 = sum(1 << kind for kind in Evt3.SILENT)
-_SILENT2 = sum(1 << kind for kind in Evt2.SILENT)
+_LOW2 = Evt2.TIME.low_bits
 
 #: A base and its three vectors, as one number of four words, lowest first.
 _GROUP_KINDS = np.uint64(_VECT_8 << 60 | _VECT_12 << 44 | _VECT_12 << 28 | _VECT_BASE_X << 12)
@@ -90,7 +86,8 @@ def _rows_and_columns_code(
         zeros = ir.Constant(lanes.vector(I16), None)
         word = lanes.load(I16, _at(context, builder, signature.args[0], words, position))
         kind = builder.lshr(word, lanes.every(I16, 12))
-        found = [lanes.number(lanes.equal(kind, k)) for k in (_ADDR_X, _ADDR_Y, _TIME_LOW)]
+        types_of_runs = (Evt3.ADDR_X, Evt3.ADDR_Y, Evt3.TIME_LOW)
+        found = [lanes.number(lanes.equal(kind, k)) for k in types_of_runs]
         taken = lanes.first(builder.not_(builder.or_(builder.or_(found[0], found[1]), found[2])))
         is_column, is_row, is_low = (builder.and_(each, lanes.before(taken)) for each in found)
 
@@ -193,10 +190,14 @@ def _events2_code(
         lanes = Lanes(builder, LANES2)
         word = lanes.load(I32, _at(context, builder, signature.args[0], words, position))
         kind = builder.lshr(word, lanes.every(I32, 28))
-        others = lanes.number(builder.icmp_unsigned(">", kind, lanes.every(I32, _ON)))
-        low = builder.and_(builder.lshr(word, lanes.every(I32, 22)), lanes.every(I32, _LOW2_MASK))
-        column = builder.and_(builder.lshr(word, lanes.every(I32, 11)), lanes.every(I32, _MASK2))
-        row = builder.and_(word, lanes.every(I32, _MASK2))
+        others = lanes.number(builder.icmp_unsigned(">", kind, lanes.every(I32, Evt2.CD_ON)))
+        low = builder.and_(
+            builder.lshr(word, lanes.every(I32, 22)), lanes.every(I32, (1 << _LOW2) - 1)
+        )
+        column = builder.and_(
+            builder.lshr(word, lanes.every(I32, 11)), lanes.every(I32, Evt2.ADDRESS_MASK)
+        )
+        row = builder.and_(word, lanes.every(I32, Evt2.ADDRESS_MASK))
         written = [
             builder.or_(builder.zext(low, lanes.vector(I64)), lanes.spread(high_us)),
             builder.trunc(column, lanes.vector(I16)),
@@ -298,14 +299,8 @@ def _sound_evt2(
         position, num = position + taken, num + taken
         if taken == LANES2:
             continue
-        word = np.int64(words[position])
-        kind = word >> 28
-        if kind == _HIGH2:
-            high = next_high(high_us >> _LOW2, int(word & 0x0FFFFFFF), _PERIOD2, _LOW2)
-            if high < 0:
-                break
-            high_us = high << _LOW2
-        elif (_SILENT2 >> kind) & 1 == 0:
+        high_us, fault = raw_kernels.take_other_evt2(np.int64(words[position]), high_us)
+        if fault:
             break
         position += 1
     state[HIGH] = high_us >> _LOW2
