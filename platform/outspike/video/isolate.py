@@ -1,41 +1,36 @@
 """Decode where a bad container cannot take the worker down.
 
-A child interpreter of its own (no fork of a threaded parent, nothing shared) decodes a recording
-and writes its frames into a pipe; a hang, a crash or runaway memory ends it and becomes a
-:class:`~outspike.errors.MediaError`. While the caller works on a chunk the child decodes the next.
+A child interpreter of its own (no fork of a threaded parent) decodes a recording and writes its
+frames into memory that only this process has mapped (:mod:`outspike.video.shared`); a hang, a crash
+or runaway memory ends it and becomes a :class:`~outspike.errors.MediaError`. While the caller works
+on a chunk the child decodes the next.
 
 A child that decoded a recording to its end without a fault is kept for the next one: starting an
 interpreter takes about as long as decoding a few hundred small frames.
 """
 
 import atexit
-import fcntl
-import json
 import math
 import os
 import select
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 import outspike
 from outspike.errors import ConfigError, MediaError
-from outspike.video.decode import FrameChunk, in_chunks
+from outspike.video.decode import FrameChunk
 from outspike.video.probe import VideoInfo
+from outspike.video.shared import SharedFrames, receive, send
 from outspike.video.survey import Survey
-from outspike.video.worker import END, ERROR, FRAME, HEADER, INFO
 
-_PIPE_BYTES = 1 << 20
 #: Children kept for further videos, about 50 MB each.
 _MAX_IDLE = 2
 _SOURCE_ROOT = str(Path(outspike.__file__).parents[1])
@@ -63,7 +58,7 @@ def survey_isolated(url: str, *, timeout_s: float = 3600.0, memory_mb: int = 409
         MediaError: as ``survey``; further ``timeout``, ``memory``, ``crashed``.
     """
     with _Answer({"url": url, "survey": True}, timeout_s, memory_mb) as answer:
-        return Survey.from_json(answer.receive_info())
+        return Survey.from_json(answer.next_message("info")["info"])
 
 
 class _Answer:
@@ -108,48 +103,26 @@ class _Answer:
             raise ValueError(f"{self.url}: this video is closed.")
         return self._child
 
-    def receive_info(self) -> str:
-        """The text that comes first."""
-        kind, _, _, length = self._header()
-        if kind != INFO:  # also an end without any frame, which the decoder tells as an error
+    def next_message(self, *expected: str) -> dict[str, Any]:
+        """What the child says next; a told error is raised here.
+
+        Raises:
+            MediaError: what the child could not do; ``timeout``; ``crashed``, also where it says
+                anything else than ``expected``.
+        """
+        self._wait()
+        message, _ = receive(self._required().channel)
+        if message is not None and "error" in message:
+            raise MediaError(message["error"], reason=message["reason"])
+        if message is None or not message.keys() & set(expected):
             raise self._crashed()
-        return self._read(np.empty(length, dtype=np.uint8)).tobytes().decode()
-
-    def frames(self) -> Iterator[NDArray[np.uint8]]:
-        """Every frame ``[H, W, 3]``, to the end."""
-        while True:
-            kind, height, width, _ = self._header()
-            if kind == END:
-                self._is_fit = bool(height)
-                return
-            if kind != FRAME:
-                raise self._crashed()
-            yield self._read(np.empty((height, width, 3), dtype=np.uint8))
-
-    def _header(self) -> tuple[bytes, int, int, int]:
-        """The next message's header; a told error is raised here."""
-        raw = self._read(np.empty(HEADER.size, dtype=np.uint8))
-        kind, height, width, length = HEADER.unpack(raw.data)
-        if kind == ERROR:
-            told = json.loads(self._read(np.empty(length, dtype=np.uint8)).tobytes())
-            raise MediaError(told["message"], reason=told["reason"])
-        return kind, height, width, length
-
-    def _read(self, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Fill ``array`` from the pipe."""
-        rest = array.data.cast("B")
-        while rest:
-            self._wait()
-            got = os.readv(self._required().pipe, [rest])
-            if got == 0:
-                raise self._crashed()
-            rest = rest[got:]
-        return array
+        self._is_fit = bool(message.get("end"))
+        return message
 
     def _wait(self) -> None:
         began = time.monotonic()
         poll = select.poll()  # select() refuses descriptors above 1023, which a busy actor has
-        poll.register(self._required().pipe, select.POLLIN)
+        poll.register(self._required().channel, select.POLLIN)
         ready = poll.poll(max(self._left_s, 0) * 1000)
         self._left_s -= time.monotonic() - began
         if not ready:
@@ -185,28 +158,39 @@ class IsolatedVideo(_Answer):
     def __init__(self, url: str, *, timeout_s: float, memory_mb: int) -> None:
         super().__init__({"url": url}, timeout_s, memory_mb)
         try:
-            self.info = VideoInfo.from_json(self.receive_info())
+            self.info = VideoInfo.from_json(self.next_message("info")["info"])
         except BaseException:
             self.close()
             raise
 
     def chunks(self, chunk_frames: int = 64) -> Iterator[FrameChunk]:
-        """Frames in chunks of at most ``chunk_frames``, once."""
-        return in_chunks(((self.info, frame) for frame in self.frames()), chunk_frames)
+        """Frames in chunks of at most ``chunk_frames``, once.
+
+        A chunk may be kept as long as you like; it is copied where too many are.
+
+        Raises:
+            MediaError: as :func:`decode_isolated`; what came before is yielded first.
+        """
+        if chunk_frames < 1:
+            raise ConfigError(f"chunk_frames={chunk_frames}: a chunk holds at least one frame.")
+        width, height = self.info.display_size
+        start = 0
+        with SharedFrames(self._required().channel, (chunk_frames, height, width, 3)) as shared:
+            while "chunk" in (message := self.next_message("chunk", "end")):
+                yield FrameChunk(start, shared.take(message["chunk"], message["frames"]))
+                start += message["frames"]
 
 
 # ------------------------------------------------------------------------------- the children
 
 
 class _Child:
-    """One process of :mod:`outspike.video.worker` and our ends of its pipes."""
+    """One process of :mod:`outspike.video.worker` and our end of its channel."""
 
     def __init__(self) -> None:
         self.surroundings = _surroundings()
         self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
-        self.pipe, sending = os.pipe()
-        fcntl.fcntl(self.pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        os.set_blocking(self.pipe, False)
+        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         paths = [_SOURCE_ROOT, os.environ.get("PYTHONPATH", "")]
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(path for path in paths if path),
@@ -216,31 +200,25 @@ class _Child:
         command = [sys.executable, "-X", "faulthandler", "-m", "outspike.video.worker"]
         try:
             self.process: subprocess.Popen[bytes] = subprocess.Popen(
-                [*command, str(sending)],
-                pass_fds=[sending],
-                stdin=subprocess.PIPE,
+                [*command, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
                 stdout=self.errors,
                 stderr=self.errors,
                 env=environment,
             )
         except BaseException:
-            os.close(self.pipe)
+            self.channel.close()
             self.errors.close()
             raise
         finally:
-            os.close(sending)
+            theirs.close()
 
     def ask(self, request: dict[str, Any]) -> bool:
         """Hand over a request; False where the process has ended meanwhile."""
-        assert self.process.stdin is not None
         self.errors.seek(0)  # what it said during an earlier video does not explain this one
         self.errors.truncate()
-        try:
-            self.process.stdin.write(json.dumps(request).encode() + b"\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            return False
-        return True
+        return send(self.channel, request)
 
     @property
     def is_whole(self) -> bool:
@@ -250,17 +228,13 @@ class _Child:
         collector finalises reader, child and files in any order: the files may be closed before
         the reader lets go of the child, or after it, while the child is already kept.
         """
-        assert self.process.stdin is not None
-        return not (self.errors.closed or self.process.stdin.closed)
+        return not self.errors.closed and self.channel.fileno() >= 0
 
     def end(self) -> None:
         """End the process if it still runs, and free what it held."""
-        assert self.process.stdin is not None
         self.process.kill()
         self.process.wait()
-        with suppress(BrokenPipeError):  # a request it never took
-            self.process.stdin.close()
-        os.close(self.pipe)
+        self.channel.close()
         self.errors.close()
 
 

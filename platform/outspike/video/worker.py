@@ -1,65 +1,64 @@
-"""The child process of :mod:`outspike.video.isolate`: decodes videos into a pipe, one at a time.
+"""The child process of :mod:`outspike.video.isolate`: decodes videos for its parent, one at a time.
 
 A request with ``survey`` asks what decoding shows (:mod:`outspike.video.survey`), not for frames.
 
-Run as ``python -m outspike.video.worker FD``; every line on standard input is a request, the end of
-input its end. It imports numpy and PyAV only, so that it starts in about a fifth of a second.
+Run as ``python -m outspike.video.worker FD``; messages come and go over that socket, whose end is
+its end. It imports numpy and PyAV only, so that it starts in about a fifth of a second.
 """
 
-import json
 import math
-import os
 import resource
-import struct
+import socket
 import sys
 from collections.abc import Callable
-
-import numpy as np
-from numpy.typing import NDArray
+from contextlib import closing
+from itertools import chain
 
 from outspike.errors import MediaError
 from outspike.video.decode import decode_frames
+from outspike.video.shared import FrameSink, receive, send, tell
 from outspike.video.survey import survey
 
-#: kind, height, width, payload bytes; with END, height is 1 where another request is welcome
-HEADER = struct.Struct("<4sIIQ")
 #: A picture of 8192x4320 in 4:2:0; no single buffer of a decoder is larger.
 _LARGE_BUFFER = 54_000_000
 
-INFO, FRAME, END, ERROR = b"INFO", b"FRAM", b"END ", b"ERR "
-
 
 def main(arguments: list[str]) -> int:
-    """Answer requests through file descriptor ``FD``; every outcome but a crash is told so."""
+    """Answer requests over socket ``FD``; every outcome but a crash is told so."""
     bare = _address_space()
-    with os.fdopen(int(arguments[0]), "wb", buffering=0) as pipe:
-        for line in sys.stdin:
-            request = json.loads(line)
+    with socket.socket(fileno=int(arguments[0])) as channel:
+        while (request := receive(channel)[0]) is not None:
+            if "url" not in request:  # a slot of the last video that was let go of late
+                continue
             limit_resources(bare, request["memory_mb"], request["cpu_seconds"])
-            send = _send_survey if request.get("survey") else _send_frames
-            if not _answer(send, pipe.fileno(), request["url"], bare, request["memory_mb"]):
+            work = _send_survey if request.get("survey") else _send_frames
+            if not _answer(work, channel, request["url"], bare, request["memory_mb"]):
                 return 0
     return 0
 
 
 def _answer(
-    send: Callable[[int, str], None], descriptor: int, url: str, bare: int, memory_mb: int
+    work: Callable[[socket.socket, str], None],
+    channel: socket.socket,
+    url: str,
+    bare: int,
+    memory_mb: int,
 ) -> bool:
     """Decode one video; returns whether this process is fit for another."""
     try:
-        send(descriptor, url)
+        work(channel, url)
     except (MediaError, MemoryError) as error:
         if isinstance(error, MediaError) and not _near_memory_limit():
-            _send_error(descriptor, error.reason, str(error))
+            send(channel, {"error": str(error), "reason": error.reason})
             return False
         message = f"{url}: decoding needs more than the {memory_mb} MB allowed."
-        _send_error(descriptor, "memory", message)
+        send(channel, {"error": message, "reason": "memory"})
         return False
     except BrokenPipeError:  # the reader went away: nobody is left to tell
         return False
     # What stays mapped would be missing to the next video.
     is_fit = _address_space() - bare < memory_mb * 1_000_000 // 4 and not _near_memory_limit()
-    _send(descriptor, END, int(is_fit), 0)
+    send(channel, {"end": is_fit})
     return is_fit
 
 
@@ -93,38 +92,23 @@ def _near_memory_limit() -> bool:
     return soft != resource.RLIM_INFINITY and peak > soft - _LARGE_BUFFER
 
 
-def _send_frames(descriptor: int, url: str) -> None:
-    is_first = True
-    for info, frame in decode_frames(url):
-        if is_first:
-            _send(descriptor, INFO, 0, 0, info.to_json().encode())
-        height, width, _ = frame.shape
-        _send(descriptor, FRAME, height, width, _bytes_of(frame))
-        is_first = False
+def _send_frames(channel: socket.socket, url: str) -> None:
+    frames = decode_frames(url)
+    info, first = next(frames)  # a video without frames is an error
+    tell(channel, {"info": info.to_json()})
+    with closing(FrameSink(channel)) as sink:
+        try:
+            for _, frame in chain([(info, first)], frames):
+                sink.put(frame)
+        finally:  # what came before an error is yielded before it is raised
+            sink.flush()
 
 
-def _send_survey(descriptor: int, url: str) -> None:
+def _send_survey(channel: socket.socket, url: str) -> None:
     found = survey(url)
     if found.error is not None and _near_memory_limit():
         raise MemoryError(found.error)
-    _send(descriptor, INFO, 0, 0, found.to_json().encode())
-
-
-def _bytes_of(frame: NDArray[np.uint8]) -> memoryview:
-    return np.ascontiguousarray(frame).data.cast("B")
-
-
-def _send_error(descriptor: int, reason: str, message: str) -> None:
-    _send(descriptor, ERROR, 0, 0, json.dumps({"reason": reason, "message": message}).encode())
-
-
-def _send(
-    descriptor: int, kind: bytes, height: int, width: int, payload: bytes | memoryview = b""
-) -> None:
-    for part in (HEADER.pack(kind, height, width, len(payload)), payload):
-        rest = memoryview(part)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
+    tell(channel, {"info": found.to_json()})
 
 
 if __name__ == "__main__":
