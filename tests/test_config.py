@@ -3,10 +3,18 @@
 import dataclasses
 import json
 from fractions import Fraction
+from typing import Any
 
 import pytest
 
-from outspike.config import EncoderConfig, ExtractConfig, TrainConfig, config_hash, to_json
+from outspike.config import (
+    ComputeConfig,
+    EncoderConfig,
+    ExtractConfig,
+    TrainConfig,
+    config_hash,
+    to_json,
+)
 from outspike.errors import ConfigError, DatasetError
 from outspike.recording import Recording
 
@@ -23,9 +31,21 @@ def test_json_is_plain_values() -> None:
     assert document["encoders"][0]["grid"] == {"snippet_frames": 16, "stride": 16, "tail": "keep"}
 
 
-def test_a_half_batch_that_workers_cannot_share_is_refused() -> None:
-    with pytest.raises(ConfigError, match="cannot share evenly"):
-        TrainConfig(bags_per_batch=16, num_workers=3)
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"bags_per_batch": 16, "num_workers": 9}, "8 bags a half"),
+        ({"num_workers": 2, "min_workers": 3}, "min_workers <= num_workers"),
+        ({"num_workers": 2, "min_workers": 0}, "1 <= min_workers"),
+        ({"bags_per_batch": 8, "compute": ComputeConfig(accumulate=9)}, "at most as many"),
+        ({"compute": ComputeConfig(pin_memory=True)}, "gpus_per_worker"),
+    ],
+)
+def test_settings_that_workers_cannot_honour_are_refused(
+    settings: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        TrainConfig(**settings)
 
 
 def test_the_same_encoder_twice_is_refused() -> None:

@@ -411,6 +411,31 @@ class OptimConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ComputeConfig:
+    """How a step is computed; nothing here changes what is learnt by more than rounding."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """``bfloat16``: layers compute in it (autocast), while weights, batch statistics, losses and
+    optimiser stay in float32. Worth it on GPUs; CPUs without such units are slower with it."""
+    compile: bool = False
+    """Compile the detector with ``torch.compile``; CPU workers need a C++ compiler."""
+    accumulate: int = 1
+    """Pieces that a worker takes its bags in. More save memory and cost a forward pass; gradients
+    are those of the whole. Refused where bags of a batch meet: batch statistics, rankings."""
+    prefetch: int = 0
+    """Batches that a thread reads ahead while a step is computed."""
+    pin_memory: bool = False
+    """Hand batches to the GPU through pinned memory; needs ``gpus_per_worker``."""
+
+    def __post_init__(self) -> None:
+        if self.accumulate < 1 or self.prefetch < 0:
+            raise ConfigError(
+                f"compute.accumulate={self.accumulate}, compute.prefetch={self.prefetch}: need "
+                "at least 1 piece and no negative number of batches."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SelectionConfig:
     """Which step's weights are kept, and what chooses it: never the test split by default."""
 
@@ -448,16 +473,20 @@ class TrainConfig:
     window: WindowConfig = field(default_factory=WindowConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     ssls: SslsConfig = field(default_factory=SslsConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     protocol: str = "miniature"
     """Evaluation protocol the model is meant for."""
     steps: int = 200
     bags_per_batch: int = 16
-    """Global batch ``B``: half normal, half anomalous, split evenly over the workers."""
+    """Global batch ``B``: half normal, half anomalous, shared by however many workers there are."""
     synthetic_per_batch: int = 0
     """How many of those bags are generated ones."""
     num_workers: int = 1
     """Ray Train workers that share each batch; 0 trains in this process, without Ray."""
+    min_workers: int | None = None
+    """Go on with as few as this while nodes are lost, and with more when they come back; None waits
+    for all. Batches, their order and the learning rate are the same for any number."""
     cpus_per_worker: float = 1.0
     gpus_per_worker: float = 0.0
     num_cpus: int | None = None
@@ -468,6 +497,10 @@ class TrainConfig:
     """Steps between lines of the run's log; each is the mean over the steps since the last."""
     max_failures: int = 3
     """How often lost workers are replaced before the run gives up."""
+    stall_after_s: float = 120.0
+    """Seconds in which no worker moves on before the log names the one that is behind."""
+    collective_timeout_s: float = 900.0
+    """Seconds that workers wait for each other before they are replaced."""
     seed: int = 0
     storage: str = "outspike-data/runs"
     """Checkpoints and run state: local folder or s3:// prefix."""

@@ -1,5 +1,7 @@
 """A small feature store with a rule to learn: anomalous bags have a few bright snippets."""
 
+import dataclasses
+import zlib
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -9,16 +11,21 @@ import numpy as np
 import pytest
 
 from outspike.config import (
+    AedConfig,
     DataConfig,
     DetectorConfig,
+    EncoderConfig,
     GvVadConfig,
     IefVadConfig,
     MsfConfig,
     OptimConfig,
+    SaaConfig,
     StoreConfig,
     TrainConfig,
     WindowConfig,
 )
+from outspike.encoders.catalog import build
+from outspike.recipes import FRAME_MOTION
 from outspike.recording import Recording
 from outspike.store.fingerprint import FeatureSetSpec
 from outspike.store.store import FeatureStore
@@ -77,6 +84,14 @@ def features_of(recording: Recording, spec: FeatureSetSpec, num_snippets: int) -
     return rows.astype(np.float32)
 
 
+def annotated(recordings: Sequence[Recording], dataset: str) -> list[Recording]:
+    """The recordings under another data set's name, anomalous from frame 8 to 40."""
+    return [
+        dataclasses.replace(r, dataset=dataset, intervals=((8, 40),) if r.label else ())
+        for r in recordings
+    ]
+
+
 def fill(
     store: FeatureStore, recordings: Sequence[Recording], specs: Sequence[FeatureSetSpec]
 ) -> None:
@@ -127,6 +142,15 @@ DETECTORS = {
         pal_weight=0.1,
         mpl_weight=0.5,
     ),
+    "saa": SaaConfig(
+        feature_set="motion",
+        width=8,
+        attention_width=8,
+        classifier_widths=(8, 4),
+        dropout=0.0,
+        guide_steps=10,
+    ),
+    "aed_t": AedConfig(feature_set="motion", width=8, window=3, hidden=4, down=8, head=8),
 }
 
 
@@ -172,4 +196,43 @@ def filled_store() -> Callable[..., None]:
 @pytest.fixture(scope="session")
 def small_data() -> SimpleNamespace:
     """The makers of this file, for tests with stores of their own."""
-    return SimpleNamespace(recordings=recordings_of, fill=fill, spec=spec_of)
+    return SimpleNamespace(recordings=recordings_of, fill=fill, spec=spec_of, annotated=annotated)
+
+
+@pytest.fixture(scope="session")
+def pyramid_store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Random features under the identities of the event pyramid and of the floor's input."""
+    url = str(tmp_path_factory.mktemp("pyramid"))
+    recordings = [*recordings_of(8, 8), *recordings_of(4, 4, split="test")]
+    specs = [build(encoder).spec() for encoder in (EncoderConfig(), FRAME_MOTION)]
+    fill(FeatureStore.create(url), recordings, specs)
+    return url
+
+
+@pytest.fixture(scope="session")
+def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One database for all tests, since a fresh one takes seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
+
+
+@pytest.fixture
+def pyramid_config(
+    config_of: Callable[..., TrainConfig],
+    pyramid_store: str,
+    tracking_uri: str,
+    request: pytest.FixtureRequest,
+) -> Callable[..., TrainConfig]:
+    """Configs of small runs that end in a bundle; a run of its own for each test by its seed."""
+
+    def make(**changes: object) -> TrainConfig:
+        settings: dict[str, object] = {
+            "store": StoreConfig(url=pyramid_store),
+            "encoders": (EncoderConfig(),),
+            "protocol": "folder",
+            "tracking_uri": tracking_uri,
+            "seed": zlib.crc32(request.node.name.encode()),
+        }
+        width = build(EncoderConfig()).spec().width
+        return config_of(MsfConfig(width=width, hidden=4, dropout=0.2), **(settings | changes))
+
+    return make

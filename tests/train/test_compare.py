@@ -4,39 +4,18 @@ import dataclasses
 
 import pytest
 
-from outspike.config import EncoderConfig, MotionFloorConfig, MsfConfig, StoreConfig
-from outspike.encoders.catalog import build
+from outspike.config import MotionFloorConfig
 from outspike.errors import DatasetError
 from outspike.recipes import FRAME_MOTION
-from outspike.store.store import FeatureStore
 from outspike.train import compare as comparison
 from outspike.train import job
 from outspike.train.compare import compare, markdown
 
-PYRAMID = EncoderConfig()
-
-
-@pytest.fixture(scope="module")
-def store_url(tmp_path_factory, small_data) -> str:
-    """Random features of the pyramid and of the floor's input."""
-    url = str(tmp_path_factory.mktemp("store"))
-    store = FeatureStore.create(url)
-    recordings = [*small_data.recordings(8, 8), *small_data.recordings(4, 4, split="test")]
-    small_data.fill(store, recordings, [build(PYRAMID).spec(), build(FRAME_MOTION).spec()])
-    return url
-
 
 @pytest.fixture
-def recipes(config_of, store_url, tmp_path):
+def recipes(pyramid_config):
     """A detector and the floor itself."""
-    msf = config_of(
-        MsfConfig(width=build(PYRAMID).spec().width, hidden=4),
-        store=StoreConfig(url=store_url),
-        encoders=(PYRAMID,),
-        protocol="folder",
-        steps=2,
-        tracking_uri=f"sqlite:///{tmp_path}/mlflow.db",
-    )
+    msf = pyramid_config(steps=2)
     floor = dataclasses.replace(
         msf, name="floor", detector=MotionFloorConfig(form="logistic"), encoders=(FRAME_MOTION,)
     )

@@ -2,53 +2,26 @@
 
 import dataclasses
 import json
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from outspike import app
-from outspike.config import EncoderConfig, MsfConfig, SelectionConfig, StoreConfig
-from outspike.encoders.catalog import build
+from outspike.config import EncoderConfig, SelectionConfig
 from outspike.errors import CheckpointError, ConfigError
 from outspike.evaluate.results import Results
 from outspike.evaluate.stored import score_bundle
 from outspike.registry.tracking import find_runs
 from outspike.scoring.bundle import Bundle
-from outspike.store.store import FeatureStore
 from outspike.train import job
 from outspike.train import loop as training_loop
 
 
-@pytest.fixture(scope="module")
-def pyramid_store(tmp_path_factory, small_data) -> str:
-    """Random features under the identity of the event pyramid."""
-    url = str(tmp_path_factory.mktemp("pyramid"))
-    store = FeatureStore.create(url)
-    recordings = [*small_data.recordings(8, 8), *small_data.recordings(4, 4, split="test")]
-    small_data.fill(store, recordings, [build(EncoderConfig()).spec()])
-    return url
-
-
-@pytest.fixture(scope="module")
-def tracking_uri(tmp_path_factory) -> str:
-    """One database for all tests, since a fresh one takes seconds."""
-    return f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
-
-
 @pytest.fixture
-def config(config_of, pyramid_store, tracking_uri, request):
-    """A run of its own for each test: the seed derives from the test's name."""
-    spec = build(EncoderConfig()).spec()
-    return config_of(
-        MsfConfig(width=spec.width, hidden=4, dropout=0.2),
-        store=StoreConfig(url=pyramid_store),
-        encoders=(EncoderConfig(),),
-        protocol="folder",
-        tracking_uri=tracking_uri,
-        seed=zlib.crc32(request.node.name.encode()),
-    )
+def config(pyramid_config):
+    """A run of its own for each test."""
+    return pyramid_config()
 
 
 def test_a_job_ends_in_a_bundle_that_scores_as_it_was_judged(config):

@@ -2,13 +2,11 @@
 
 import csv
 import dataclasses
-import zlib
 from pathlib import Path
 
 import pytest
 
-from outspike.config import EncoderConfig, MsfConfig, SelectionConfig, StoreConfig
-from outspike.encoders.catalog import build
+from outspike.config import SelectionConfig
 from outspike.errors import RegistryError
 from outspike.registry.models import register
 from outspike.registry.tracking import start_run
@@ -18,38 +16,13 @@ from outspike.train import job
 from outspike.train.lineage import lineage, models_that_saw, write_sources
 
 
-@pytest.fixture(scope="module")
-def store_url(tmp_path_factory, small_data) -> str:
-    """Random features under the identity of the event pyramid."""
-    url = str(tmp_path_factory.mktemp("pyramid"))
-    store = FeatureStore.create(url)
-    recordings = [*small_data.recordings(8, 8), *small_data.recordings(4, 4, split="test")]
-    small_data.fill(store, recordings, [build(EncoderConfig()).spec()])
-    return url
-
-
-@pytest.fixture(scope="module")
-def tracking_uri(tmp_path_factory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
-
-
 @pytest.fixture
-def config(config_of, store_url, tracking_uri, request):
-    spec = build(EncoderConfig()).spec()
-    return config_of(
-        MsfConfig(width=spec.width, hidden=4),
-        store=StoreConfig(url=store_url),
-        encoders=(EncoderConfig(),),
-        protocol="folder",
-        tracking_uri=tracking_uri,
-        steps=2,
-        name=request.node.name[:40],
-        seed=zlib.crc32(request.node.name.encode()),
-    )
+def config(pyramid_config, request):
+    return pyramid_config(steps=2, name=request.node.name[:40])
 
 
 def test_a_model_leads_to_every_source_file_with_its_etag(
-    config, tracking_uri, store_url, tmp_path
+    config, tracking_uri, pyramid_store, tmp_path
 ):
     """Every training and test recording, the segment its rows lie in, and its etag; later
     extractions into the store change nothing."""
@@ -58,13 +31,13 @@ def test_a_model_leads_to_every_source_file_with_its_etag(
     )
     result = job.train(config)
     found = lineage(tracking_uri, result.version)
-    store = FeatureStore.open(store_url)
+    store = FeatureStore.open(pyramid_store)
     parts = found.recordings()
     assert len(parts["training"]) + len(parts["held out"]) == 16
     assert len(parts["held out"]) == 4
     assert len(parts["test"]) == 8
     assert not {*parts["training"], *parts["held out"]} & {*parts["test"]}
-    rows = store.extents.to_pylist()
+    rows = [r for r in store.extents.to_pylist() if r["feature_set"].startswith("event-pyramid-")]
     expected = {(f"{r['dataset']}/{r['video_id']}", r["segment"], r["source_etag"]) for r in rows}
     assert {(s.recording, s.segment, s.source_etag) for s in found.sources} == expected
     assert "12 training, 4 held out, 8 test" in found.table()

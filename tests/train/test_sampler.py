@@ -31,7 +31,7 @@ def bags(normal: int, anomalous: int, made_normal: int = 0, made_anomalous: int 
 @st.composite
 def settings_of_a_sampler(draw):
     world_size = draw(st.integers(1, 4))
-    half = world_size * draw(st.integers(1, 4))
+    half = draw(st.integers(world_size, 4 * world_size))
     made = draw(st.integers(0, half))
     return {
         "bags": bags(
@@ -49,12 +49,12 @@ def settings_of_a_sampler(draw):
 
 @given(settings_of_a_sampler(), st.integers(0, 10_000))
 def test_ranks_are_disjoint_and_their_union_does_not_depend_on_the_world_size(given_settings, step):
-    """R ranks with B/R bags each see exactly the bags that one rank with B sees."""
+    """R ranks see exactly the bags that one rank sees, each about its share, also uneven ones."""
     world_size = given_settings.pop("world_size")
     sampler = BalancedSampler(**given_settings)
     whole = sampler.batch(step)
     shares = [sampler.share(step, rank=rank, world_size=world_size) for rank in range(world_size)]
-    assert {len(share) for share in shares} == {len(whole) // world_size}
+    assert max(map(len, shares)) - min(map(len, shares)) <= 2
     united = [key for share in shares for key in share]
     assert len(set(united)) == len(united)
     assert set(united) == set(whole)
@@ -147,10 +147,10 @@ def test_a_split_that_cannot_fill_a_batch_is_one_clear_line(names, arguments, to
     assert "\n" not in str(caught.value)
 
 
-def test_a_world_that_cannot_share_a_batch_evenly_is_refused():
-    """Unequal shares would break the equality of ranks."""
+def test_a_world_larger_than_half_a_batch_is_refused():
+    """Every rank needs a bag of either half."""
     sampler = BalancedSampler(bags(9, 9), bags_per_batch=8, seed=0)
-    with pytest.raises(ConfigError, match="3 ranks"):
-        sampler.share(0, rank=0, world_size=3)
+    with pytest.raises(ConfigError, match="5 ranks"):
+        sampler.share(0, rank=0, world_size=5)
     with pytest.raises(ConfigError, match="rank=2"):
         sampler.share(0, rank=2, world_size=2)

@@ -11,7 +11,6 @@ import pytest
 from outspike.config import AedConfig, DataConfig, StoreConfig, TrainConfig, WindowConfig
 from outspike.datasets.catalog import DATASETS, is_supervised
 from outspike.errors import ConfigError, DatasetError
-from outspike.recording import Recording
 from outspike.store.store import FeatureStore
 from outspike.train.data import BagCache, TrainingBags
 from outspike.train.loop import run
@@ -19,14 +18,6 @@ from outspike.train.plan import make_plan
 from outspike.train.step import World
 
 SMALL = AedConfig(feature_set="motion", width=8, window=3, hidden=4, down=8, head=8)
-
-
-def annotated(recordings: list[Recording], dataset: str) -> list[Recording]:
-    """The recordings under another data set's name, anomalous from frame 8 to 40."""
-    return [
-        dataclasses.replace(r, dataset=dataset, intervals=((8, 40),) if r.label else ())
-        for r in recordings
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +28,8 @@ def stores(small_data: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory
         url = str(tmp_path_factory.mktemp(dataset))
         recordings = [*small_data.recordings(6, 6), *small_data.recordings(3, 3, split="test")]
         store = FeatureStore.create(url)
-        small_data.fill(store, annotated(recordings, dataset), [small_data.spec("motion")])
+        annotated = small_data.annotated(recordings, dataset)
+        small_data.fill(store, annotated, [small_data.spec("motion")])
         urls[dataset] = url
     return urls
 

@@ -60,6 +60,11 @@ class Detector(nn.Module, ABC):
     def feature_sets(self) -> dict[str, int]:
         """Feature sets read, by name, and the width expected of each."""
 
+    @property
+    def spiking_layers(self) -> tuple[str, ...]:
+        """Names of the layers of spiking neurons, in the order in which a forward runs them."""
+        return ()
+
     @abstractmethod
     def forward(self, bags: Bags) -> Scores:
         """Score all snippets; raises BagError where a feature set is absent or of another width."""
@@ -107,8 +112,11 @@ def probabilities(logits: Tensor) -> Tensor:
     """Logistic function whose last bit does not depend on an element's place in the tensor.
 
     The vectorised float32 routine on a CPU rounds the elements left over at the end differently, so
-    the same logit would get another score in a batch of another size.
+    the same logit would get another score in a batch of another size. Logits in half precision
+    become float32 scores: near 1 there are too few others.
     """
+    if logits.dtype in (torch.bfloat16, torch.float16):
+        logits = logits.float()
     if logits.device.type == "cpu" and logits.dtype == torch.float32:
         return torch.sigmoid(logits.double()).float()
     return torch.sigmoid(logits)

@@ -29,6 +29,7 @@ class MaskedBatchNorm1d(nn.BatchNorm1d):
             return super().forward(x)
         if mask is None:
             mask = torch.ones(x.shape[0], x.shape[2], dtype=torch.bool, device=x.device)
+        x = x.to(torch.promote_types(x.dtype, torch.float32))  # sums of half precision are coarse
         mean, var, count = self._statistics(x, mask)
         self._track(mean, var, count)
         normal = (x - mean[:, None]) * torch.rsqrt(var + self.eps)[:, None]

@@ -48,6 +48,11 @@ class Ensemble(Detector):
         """Those of any member."""
         return self._all[0].feature_sets
 
+    @property
+    def spiking_layers(self) -> tuple[str, ...]:
+        """Those of any member; members run one after the other."""
+        return self._all[0].spiking_layers
+
     def fit_inputs(self, batches: Iterable[Bags]) -> None:
         """Fit the input scaling, which is the same for all."""
         first, *others = self._all

@@ -10,6 +10,8 @@ three give the same spikes and membranes bit for bit.
 """
 
 import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -75,11 +77,35 @@ def lif(
     if backend == "auto":
         backend = choose_backend(x_TBC, neuron)
     if backend == "spikingjelly":
-        return _lif_spikingjelly(x_TBC, v_BC, neuron, lengths_B)
+        spikes, v = _lif_spikingjelly(x_TBC, v_BC, neuron, lengths_B)
+        tell_spikes(spikes, lengths_B)
+        return spikes, v
     spikes, v = _Lif.apply(  # type: ignore[no-untyped-call]
         x_TBC, v_BC, neuron, lengths_B, backend == "compiled"
     )
+    tell_spikes(spikes, lengths_B)
     return spikes, v
+
+
+#: Told the spikes ``[T, B, C]`` and the lengths ``[B]`` (or None) of every layer that fires.
+Observer = Callable[[Tensor, Tensor | None], None]
+_observers: list[Observer] = []
+
+
+@contextmanager
+def observed(observer: Observer) -> Iterator[None]:
+    """Let somebody see the spikes of all layers that run meanwhile, in the order they run."""
+    _observers.append(observer)
+    try:
+        yield
+    finally:
+        _observers.remove(observer)
+
+
+def tell_spikes(spikes_TBC: Tensor, lengths_B: Tensor | None) -> None:
+    """A layer has fired."""
+    for observer in _observers:
+        observer(spikes_TBC, lengths_B)
 
 
 def choose_backend(x: Tensor, neuron: Neuron) -> Backend:

@@ -105,25 +105,66 @@ def reduce_terms(
         world size), and the global value of each term and of their ``total``, for the log. A term
         without any unit is 0.
     """
+    numerators, counts = _sums(terms, _owned(terms, omega, group), normalise)
+    sums = torch.stack([counts.detach().double(), torch.stack(numerators).detach().double()])
+    everywhere, global_sums = all_reduced(sums, group)
+    divisors = _divisors(everywhere)
+    means = (global_sums / divisors).tolist()
+    values = {term.name: mean for term, mean in zip(terms, means, strict=True)}
+    values["total"] = sum(term.weight * mean for term, mean in zip(terms, means, strict=True))
+    return _total(terms, numerators, divisors, world_size(group), omega), values
+
+
+def global_counts(
+    terms: Sequence[LossTerm],
+    omega: Tensor,
+    group: Group = None,
+    *,
+    normalise: Literal["count", "weight"] = "count",
+) -> Tensor:
+    """What :func:`reduce_terms` divides each term by, float64 ``[terms]``."""
+    _, counts = _sums(terms, _owned(terms, omega, group), normalise)
+    return _divisors(all_reduced(counts.detach().double(), group))
+
+
+def reduce_piece(
+    terms: Sequence[LossTerm], omega: Tensor, divisors: Tensor, group: Group = None
+) -> Tensor:
+    """A piece's part of what :func:`reduce_terms` would give the whole batch to differentiate.
+
+    Args:
+        terms: of a part of this rank's bags, all owned by bags of this rank.
+        omega: weights of those bags.
+        divisors: :func:`global_counts` of the whole batch.
+        group: ranks that share the batch.
+    """
+    numerators, _ = _sums(terms, {"rank": omega}, "count")
+    return _total(terms, numerators, divisors, world_size(group), omega)
+
+
+def _sums(
+    terms: Sequence[LossTerm], owners: dict[str, Tensor], normalise: Literal["count", "weight"]
+) -> tuple[list[Tensor], Tensor]:
+    """This rank's weighted sum of each term, and what it adds to their denominators."""
     numerators, counts = [], []
-    owners = _owned(terms, omega, group)
     for term in terms:
         weight = unit_weights(term, owners[term.scope])
         numerators.append((weight * term.values).sum())
         counts.append((term.counts if normalise == "count" else weight * term.counts).sum())
-    sums = torch.stack(
-        [torch.stack(counts).detach().double(), torch.stack(numerators).detach().double()]
-    )
-    global_counts, global_sums = all_reduced(sums, group)
-    divisors = torch.where(global_counts > 0, global_counts, torch.ones_like(global_counts))
-    size = world_size(group)
-    total = torch.zeros((), dtype=numerators[0].dtype, device=omega.device)
+    return numerators, torch.stack(counts)
+
+
+def _divisors(counts: Tensor) -> Tensor:
+    return torch.where(counts > 0, counts, torch.ones_like(counts))
+
+
+def _total(
+    terms: Sequence[LossTerm], numerators: list[Tensor], divisors: Tensor, size: int, like: Tensor
+) -> Tensor:
+    total = torch.zeros((), dtype=numerators[0].dtype, device=like.device)
     for term, numerator, divisor in zip(terms, numerators, divisors, strict=True):
         total = total + term.weight * (numerator / divisor.to(numerator.dtype)) * size
-    means = (global_sums / divisors).tolist()
-    values = {term.name: mean for term, mean in zip(terms, means, strict=True)}
-    values["total"] = sum(term.weight * mean for term, mean in zip(terms, means, strict=True))
-    return total, values
+    return total
 
 
 def split_losses(

@@ -9,6 +9,7 @@ stand beside real ones at the same weight.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,14 @@ from torch import Tensor, nn
 from outspike.config import SslsConfig
 from outspike.detectors.bags import Bags
 from outspike.detectors.base import LossTerm
-from outspike.detectors.reduce import Group, all_reduced, reduce_terms, split_losses
+from outspike.detectors.reduce import (
+    Group,
+    all_reduced,
+    global_counts,
+    reduce_piece,
+    reduce_terms,
+    split_losses,
+)
 from outspike.errors import ConfigError
 
 _START = 0.001
@@ -151,15 +159,60 @@ class Ssls(nn.Module):
         if share > 0:
             log["ssls/real"], log["ssls/synthetic"] = split_losses(terms, bags.synthetic, group)
         if self.config.mode == "batch_scalar":
-            # The published code overwrites the normal half's flags, so only anomalous bags count.
-            anomalous = _global_share(bags.synthetic, bags.labels == 1, group)
-            strategy = None if self.config.policy == "fixed" else self.config.schedule
-            factor = batch_scalar_factor(anomalous, self.scale(step).to(total), strategy, step)
+            factor = self._batch_factor(bags, step, total, group)
             log["total"] *= float(factor.detach())
             return total * factor, log
         if self.config.mode == "per_sample" and self.config.policy == "learned":
             total = total + self._signal(log.get("ssls/synthetic"), step).to(total)
         return total, log
+
+    def survey(
+        self, terms: Sequence[LossTerm], bags: Bags, step: int, group: Group = None
+    ) -> "Survey":
+        """What :meth:`reduce_piece` has to know of a batch that is taken in pieces.
+
+        Args:
+            terms: of this rank's whole batch, without gradient.
+            bags: that batch.
+            step: true step.
+            group: ranks that share the batch.
+        """
+        _, log = self.reduce(terms, bags, step, group)
+        factor = None
+        if self.config.mode == "batch_scalar":
+            factor = self._batch_factor(bags, step, terms[0].values, group).detach()
+        weights = self.weights(bags, step)
+        divisors = global_counts(terms, weights, group, normalise=self.config.normalise)
+        return Survey(divisors=divisors, factor=factor, log=log)
+
+    def reduce_piece(
+        self,
+        terms: Sequence[LossTerm],
+        piece: Bags,
+        step: int,
+        whole: "Survey",
+        *,
+        is_last: bool,
+        group: Group = None,
+    ) -> Tensor:
+        """A piece's part of the loss: over all pieces, values and gradients of :meth:`reduce`."""
+        if self.config.mode == "batch_scalar" and self.config.policy == "learned":
+            raise ConfigError(
+                "ssls.mode='batch_scalar' with a learned scale belongs to published batches; it "
+                "cannot be trained in pieces (compute.accumulate)."
+            )
+        total = reduce_piece(terms, self.weights(piece, step), whole.divisors, group)
+        if whole.factor is not None:
+            return total * whole.factor
+        if is_last and self.config.mode == "per_sample" and self.config.policy == "learned":
+            total = total + self._signal(whole.log.get("ssls/synthetic"), step).to(total)
+        return total
+
+    def _batch_factor(self, bags: Bags, step: int, like: Tensor, group: Group) -> Tensor:
+        # The published code overwrites the normal half's flags, so only anomalous bags count.
+        anomalous = _global_share(bags.synthetic, bags.labels == 1, group)
+        strategy = None if self.config.policy == "fixed" else self.config.schedule
+        return batch_scalar_factor(anomalous, self.scale(step).to(like), strategy, step)
 
     def parameter_groups(self, lr: float) -> list[dict[str, object]]:
         """Optimiser groups: the learned scale by itself, without weight decay; else none.
@@ -181,6 +234,18 @@ class Ssls(nn.Module):
             return 0.0 * scale
         signal = scale * synthetic_loss - torch.log(scale)
         return signal - signal.detach()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """A whole batch as its pieces see it."""
+
+    divisors: Tensor
+    """Global count of each term, float64."""
+    factor: Tensor | None
+    """Of the whole cost (``batch_scalar``)."""
+    log: dict[str, float]
+    """What :meth:`Ssls.reduce` logs of the batch."""
 
 
 def _global_share(flags: Tensor, among: Tensor, group: Group) -> float:

@@ -14,6 +14,8 @@ from tqdm import tqdm
 logger = logging.getLogger(__name__)
 
 _LOG_EVERY_S = 10.0
+#: Metrics that belong on the progress line, by how they begin; the record has all of them.
+_ON_THE_LINE = ("total", "held_out/", "cross_validation/", "pace/bags_per_s")
 
 
 class RunLogger(Protocol):
@@ -74,7 +76,11 @@ class Progress:
         now = time.monotonic()
         if self._first is None:
             self._first, self._began = step, now
-        told = " ".join(f"{name}={value:.4g}" for name, value in metrics.items())
+        told = " ".join(
+            f"{name.rpartition('/')[2]}={value:.4g}"
+            for name, value in metrics.items()
+            if name.startswith(_ON_THE_LINE)
+        )
         if self._bar is not None:
             self._bar.set_postfix_str(told)
             self._bar.update(step - self._bar.n)

@@ -4,20 +4,22 @@ Nothing here knows of Ray: the job passes in what to do with news, and a bare ru
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
 
-from outspike.detectors.base import Detector
 from outspike.scoring.score import score_bags
+from outspike.store.bags import Bag
 from outspike.train import checkpoint as checkpoints
 from outspike.train.data import BagCache, TrainingBags
+from outspike.train.history import History, shown_of
 from outspike.train.logging import Means, RunLogger
+from outspike.train.pace import Pace
 from outspike.train.plan import TrainingPlan
 from outspike.train.select import held_out_metric
-from outspike.train.step import Learner, World
+from outspike.train.step import Learner, Note, World
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ def run(
     run_logger: RunLogger | None = None,
     report: Report | None = None,
     tell: Tell | None = None,
+    note: Note | None = None,
 ) -> Outcome:
     """Train from the newest complete checkpoint below ``run_url``, or from the start.
 
@@ -55,12 +58,14 @@ def run(
         run_logger: where rank 0 records metrics.
         report: told of every checkpoint, on every rank at the same steps.
         tell: told of progress on rank 0.
+        note: told on every rank of what it is about (:data:`outspike.train.watchdog.PHASES`).
     """
     config = plan.config
     world = world or World.current()
     cache = BagCache(plan)
     source = TrainingBags(plan, cache=cache)
     learner = Learner(config, world=world)
+    learner.note = note or learner.note
     keeper = _Keeper(plan, run_url, cache)
     start = keeper.resume(learner)
     if start is None:
@@ -69,19 +74,27 @@ def run(
         if not learner.detector.trainable and world.rank == 0:
             keeper.keep(learner, 0)
     stop = plan.last_step
-    means = Means()
+    means, pace = Means(), Pace(config.bags_per_batch, world.device)
+    pace.start(start, learner.waited_s)
     for done, losses in learner.steps(source, start=start, stop=stop):
         means.add(losses)
-        found = means.take() if done % config.log_every == 0 or done == stop else {}
+        found: dict[str, float] = {}
+        if done % config.log_every == 0 or done == stop:
+            found = means.take() | learner.spikes.last | pace.take(done, learner.waited_s)
         is_kept = keeper.is_due(done)
         url = None
         if is_kept and world.rank == 0:
-            url, scores = keeper.keep(learner, done)
+            url, scores = keeper.keep(learner, done, found)
             found |= scores
+        elif found and world.rank == 0:
+            keeper.history.add(done, found)
         if found and world.rank == 0:
             _record(run_logger, tell, done, found)
         if is_kept and report is not None:
+            learner.note(done, "reports")
             report(done, found or losses, url)
+        if is_kept:
+            pace.start(done, learner.waited_s)  # evaluating is no part of the pace of training
     return keeper.outcome()
 
 
@@ -104,6 +117,8 @@ class _Keeper:
         self._best_step: int | None = None
         self._best_metric: float | None = None
         self._last_step = 0
+        self._shown = shown_of(plan.held_out)
+        self.history = History()
 
     def is_due(self, step: int) -> bool:
         """Whether a checkpoint is written after this step; the same on every rank."""
@@ -122,6 +137,7 @@ class _Keeper:
             return None
         found = checkpoints.load(checkpoints.folder_of(self._url, step))
         learner.restore(found)
+        self.history = History.load(self._url, up_to=step)
         self._last_step, self._best_step, self._best_metric = (
             found.step,
             found.best_step,
@@ -131,18 +147,26 @@ class _Keeper:
             logger.info("resumed step=%d from=%s", step, self._url)
         return step
 
-    def keep(self, learner: Learner, step: int) -> tuple[str, dict[str, float]]:
-        """Evaluate where that is due, write the checkpoint, and drop those not needed any more."""
+    def keep(
+        self, learner: Learner, step: int, metrics: Mapping[str, float] | None = None
+    ) -> tuple[str, dict[str, float]]:
+        """Evaluate where that is due, write the checkpoint, and drop those not needed any more.
+
+        ``metrics`` of this step join the history.
+        """
         scores: dict[str, float] = {}
         if self._evaluates(step):
-            value = self._evaluate(learner.detector)
+            value = self._evaluate(learner, step)
             scores = {f"held_out/{self._plan.config.selection.metric}": value}
             if self._best_metric is None or value > self._best_metric:
                 self._best_step, self._best_metric = step, value
         found = learner.checkpoint(
             step, metrics=scores, best_step=self._best_step, best_metric=self._best_metric
         )
+        learner.note(step, "writes a checkpoint")
         url = checkpoints.save(self._url, found)
+        self.history.add(step, {**(metrics or {}), **scores})
+        self.history.save(self._url)
         self._last_step = step
         # The one before was needed until this one is complete, which it now is.
         checkpoints.prune(
@@ -165,9 +189,15 @@ class _Keeper:
         due = step % config.selection.every_steps == 0 or step == self._plan.last_step
         return bool(self._plan.held_out) and due
 
-    def _evaluate(self, detector: Detector) -> float:
-        bags = (self._cache[recording] for recording in self._plan.held_out)
-        return held_out_metric(self._plan.config, score_bags(detector, bags))
+    def _evaluate(self, learner: Learner, step: int) -> float:
+        def bags() -> Iterator[Bag]:
+            for recording in self._plan.held_out:
+                learner.note(step, "evaluates")
+                yield self._cache[recording]
+
+        videos = score_bags(learner.detector, bags())
+        self.history.show(step, (video for video in videos if video.key in self._shown))
+        return held_out_metric(self._plan.config, videos)
 
 
 def _from_rank_zero(value: int, world: World) -> int:

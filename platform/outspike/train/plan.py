@@ -6,6 +6,8 @@ version that is not there, features of another width or fingerprint, a class wit
 
 import dataclasses
 import logging
+import os
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -129,7 +131,19 @@ def make_plan(config: TrainConfig, *, splits: Sequence[str] = ("train",)) -> Tra
     )
     if plan.last_step:
         make_sampler(config, plan.training)
+        check_compute(config)
     return plan
+
+
+def check_compute(config: TrainConfig) -> None:
+    """Raise ConfigError where a way to compute cannot be had, before anything starts."""
+    check_divisible(build(config.detector), config.compute.accumulate)
+    compiler = os.environ.get("CXX", "g++")
+    if config.compute.compile and not config.gpus_per_worker and shutil.which(compiler) is None:
+        raise ConfigError(
+            f"compute.compile=True needs a C++ compiler on the workers, and {compiler!r} is not "
+            "there; install one (or name it in CXX), or leave compile out."
+        )
 
 
 def make_sampler(config: TrainConfig, bags: tuple[Recording, ...]) -> BalancedSampler:

@@ -1,7 +1,8 @@
-"""What rank 0 tells the driver while it trains, through the key-value store every Ray cluster has.
+"""What workers tell the driver while they train, through the key-value store every Ray cluster has.
 
-The driver shows it and records it. So workers neither load the tracking library nor need to reach
-its server, and a slow server does not hold up a step.
+Rank 0 tells of the steps, which the driver shows and records; every rank gives signs of life. So
+workers neither load the tracking library nor need to reach its server, and a slow server does not
+hold up a step.
 """
 
 import json
@@ -28,6 +29,7 @@ from outspike.errors import (
     StoreError,
     TrainingError,
 )
+from outspike.train.watchdog import Beat, Watch
 
 logger = logging.getLogger(__name__)
 
@@ -71,13 +73,27 @@ def given_up(run_url: str) -> OutspikeError | None:
     return _PLAIN.get(told["kind"], TrainingError)(told["message"])
 
 
+def live(run_url: str, beat: Beat) -> None:
+    """A rank gives a sign of life."""
+    _internal_kv_put(_beat_key(run_url, beat.rank), beat.to_bytes())
+
+
+def forget_ranks(run_url: str, world_size: int) -> None:
+    """Ranks of an earlier, larger world are no more."""
+    for rank in _beats(run_url):
+        if rank >= world_size:
+            _internal_kv_del(_beat_key(run_url, rank))
+
+
 @contextmanager
-def heard(run_url: str, hear: Hear) -> Iterator[None]:
+def heard(run_url: str, hear: Hear, watch: Watch | None = None) -> Iterator[None]:
     """Pass everything told inside the block to ``hear``, in the order of steps, each step once.
 
     What was told is passed on at the latest when the block ends. An error of ``hear`` in the
-    meantime is logged and the same news is tried again; one at the end is raised.
+    meantime is logged and the same news is tried again; one at the end is raised. A standstill
+    that ``watch`` sees is logged.
     """
+    forget_ranks(run_url, 0)
     listener = _Listener(run_url, hear)
     _internal_kv_del(_failure_key(run_url))
     stop = threading.Event()
@@ -88,6 +104,9 @@ def heard(run_url: str, hear: Hear) -> Iterator[None]:
                 listener.pass_on()
             except Exception as error:  # whatever the recording library raises
                 logger.warning("metrics could not be recorded, trying again: %s", error)
+            line = watch.look(_beats(run_url)) if watch else None
+            if line is not None:
+                logger.warning("%s", line)
 
     thread = threading.Thread(target=follow, name="train-news", daemon=True)
     thread.start()
@@ -113,6 +132,20 @@ class _Listener:
                 self._hear(step, json.loads(found))
                 self._heard.add(step)
             _internal_kv_del(key)
+
+
+def _beats(run_url: str) -> dict[int, Beat]:
+    found = map(_internal_kv_get, _internal_kv_list(_beat_prefix(run_url)))
+    beats = [Beat.from_bytes(data) for data in found if data is not None]
+    return {beat.rank: beat for beat in beats}
+
+
+def _beat_prefix(run_url: str) -> str:
+    return f"outspike/train/beat/{run_url}/"
+
+
+def _beat_key(run_url: str, rank: int) -> bytes:
+    return f"{_beat_prefix(run_url)}{rank}".encode()
 
 
 def _prefix(run_url: str) -> str:

@@ -20,6 +20,7 @@ import ray.train as rt
 import torch.distributed as dist
 from ray.train.torch import TorchTrainer, get_device
 
+from outspike import urls
 from outspike.app import configure_logging, expected_cause
 from outspike.cluster import ray_session, ray_storage
 from outspike.config import TrainConfig
@@ -27,27 +28,32 @@ from outspike.errors import OutspikeError, TrainingError
 from outspike.train.logging import Progress, RunLogger
 from outspike.train.plan import TrainingPlan
 from outspike.train.ray_network import NamedInterface
-from outspike.train.ray_news import give_up, given_up, heard, tell
+from outspike.train.ray_news import forget_ranks, give_up, given_up, heard, live, tell
+from outspike.train.watchdog import Heart, Watch
 
 logger = logging.getLogger(__name__)
 
 #: Ray's controller looks at its workers this often; every report waits for it. The default of 2 s
 #: would be most of the time of a short run.
 _POLL_S = 0.25
-_COLLECTIVE_TIMEOUT_S = 900
+#: A group that cannot start, for a dead node is still listed, is planned anew after this long.
+_START_TIMEOUT_S = 30
+#: With a range of workers, how often Ray looks whether more have room.
+_RESIZE_EVERY_S = 10.0
 
 
 def train_with_ray(plan: TrainingPlan, run_url: str, run_logger: RunLogger | None) -> None:
     """Train to the last step with as many Ray Train workers as the config asks for.
 
-    Lost workers are replaced up to ``max_failures`` times and go on from the newest checkpoint.
+    Lost workers are replaced up to ``max_failures`` times and go on from the newest checkpoint,
+    with ``min_workers`` by as many as there is room for.
 
     Raises:
         OutspikeError: what a worker raised on purpose.
         TrainingError: workers kept failing for another reason.
     """
     config = plan.config
-    _set_defaults()
+    _set_defaults(config)
     progress = Progress(plan.last_step)
 
     def hear(step: int, metrics: Mapping[str, float]) -> None:
@@ -56,7 +62,8 @@ def train_with_ray(plan: TrainingPlan, run_url: str, run_logger: RunLogger | Non
             run_logger.log_metrics(metrics, step)
 
     run_id = None if run_logger is None else run_logger.run_id
-    with closing(progress), ray_session(_local_cpus(config)), heard(run_url, hear):
+    watch = Watch(config.stall_after_s)
+    with closing(progress), ray_session(_local_cpus(config)), heard(run_url, hear, watch):
         trainer = TorchTrainer(
             _work,
             # A reference, so that Ray's controller does not load what only workers need.
@@ -66,13 +73,14 @@ def train_with_ray(plan: TrainingPlan, run_url: str, run_logger: RunLogger | Non
                 "run_id": run_id,
             },
             scaling_config=rt.ScalingConfig(
-                num_workers=config.num_workers,
+                num_workers=_workers(config),
+                elastic_resize_monitor_interval_s=_RESIZE_EVERY_S,
                 use_gpu=config.gpus_per_worker > 0,
                 resources_per_worker=_resources(config),
             ),
             torch_config=NamedInterface(
                 backend="nccl" if config.gpus_per_worker > 0 else "gloo",
-                timeout_s=_COLLECTIVE_TIMEOUT_S,
+                timeout_s=math.ceil(config.collective_timeout_s),
             ),
             run_config=rt.RunConfig(
                 name="ray",
@@ -102,16 +110,35 @@ def _work(settings: dict[str, Any]) -> None:
     def report(step: int, metrics: Mapping[str, float], _checkpoint: str | None) -> None:
         rt.report({"step": step, **metrics})
 
+    plan: TrainingPlan = ray.get(settings["plan"])
+    world = World(rank=rank, size=context.get_world_size(), device=str(get_device()))
+    if rank == 0:
+        forget_ranks(run_url, world.size)
+    heart = Heart(
+        rank,
+        partial(live, run_url),
+        stall_after_s=plan.config.stall_after_s,
+        keep_stack=partial(_keep_stack, run_url),
+    )
     try:
-        run(
-            ray.get(settings["plan"]),
-            run_url,
-            world=World(rank=rank, size=context.get_world_size(), device=str(get_device())),
-            report=report,
-            tell=partial(tell, run_url),
-        )
+        with heart:
+            run(
+                plan,
+                run_url,
+                world=world,
+                report=report,
+                tell=partial(tell, run_url),
+                note=heart.at,
+            )
     except Exception as error:
         _leave(run_url, error)
+
+
+def _keep_stack(run_url: str, name: str, text: str) -> str:
+    """Write the stack of a rank that stands still beside its run."""
+    url = urls.join(run_url, "stacks", name)
+    urls.write_bytes(url, text.encode())
+    return url
 
 
 def _leave(run_url: str, error: Exception) -> None:
@@ -163,11 +190,20 @@ def _last_line(error: BaseException) -> str:
 # ---------------------------------------------------------------------------------- settings
 
 
-def _set_defaults() -> None:
+def _set_defaults(config: TrainConfig) -> None:
     """Settings Ray Train only takes from the environment; what the user has set stays."""
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(_POLL_S))
+    if config.min_workers is not None:
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(_START_TIMEOUT_S))
     if not os.environ.get("RAY_ADDRESS"):  # nobody preempts a private Ray: one process less
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+
+
+def _workers(config: TrainConfig) -> int | tuple[int, int]:
+    """How many, or from how many to how many."""
+    if config.min_workers is None or config.min_workers == config.num_workers:
+        return config.num_workers
+    return config.min_workers, config.num_workers
 
 
 def _resources(config: TrainConfig) -> dict[str, float]:

@@ -103,15 +103,16 @@ class BalancedSampler:
     def share(self, step: int, *, rank: int, world_size: int) -> tuple[str, ...]:
         """The bags of a step that one rank trains on.
 
-        Each half is dealt out like cards, so ranks get equally many bags of either label, the
-        j-th normal and the j-th anomalous bag meet on one rank, and generated bags spread evenly.
+        Each half is dealt out like cards, so ranks get equally many bags of either label (or one
+        more), the j-th normal and the j-th anomalous bag meet on one rank, and generated bags
+        spread evenly. Shares need not be equal: losses and statistics divide by global counts.
         """
         if not 0 <= rank < world_size:
             raise ConfigError(f"rank={rank} does not lie in a world of {world_size}.")
-        if (self.bags_per_batch // 2) % world_size:
+        if world_size > self.bags_per_batch // 2:
             raise ConfigError(
                 f"bags_per_batch={self.bags_per_batch} gives {self.bags_per_batch // 2} bags a "
-                f"half, which {world_size} ranks cannot share evenly."
+                f"half, too few for {world_size} ranks; each needs one of either half."
             )
         keys: list[str] = []
         for half in self._halves:

@@ -7,8 +7,11 @@ each take the step that one rank with ``B`` bags takes.
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -17,12 +20,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from outspike.config import TrainConfig, config_hash
-from outspike.detectors.bags import Bags
-from outspike.detectors.base import Detector
+from outspike.detectors.bags import Bags, Scores
+from outspike.detectors.base import Detector, LossTerm
 from outspike.detectors.build import build
-from outspike.detectors.ssls import Ssls
+from outspike.detectors.ssls import Ssls, Survey
 from outspike.errors import CheckpointError, TrainingError
+from outspike.train.accumulate import check_divisible, divided, joined
 from outspike.train.checkpoint import Checkpoint
+from outspike.train.feed import fed
 from outspike.train.optim import (
     load_state_tensors,
     load_weights,
@@ -30,6 +35,7 @@ from outspike.train.optim import (
     schedule_factor,
     state_tensors,
 )
+from outspike.train.pace import SpikeRates
 from outspike.train.seeding import seed_model, seed_step
 
 
@@ -49,6 +55,14 @@ class World:
         return cls(device=device)
 
 
+#: Told (steps done, what the rank is about now).
+Note = Callable[[int, str], None]
+
+
+def _nobody(step: int, phase: str) -> None:
+    """Nobody listens."""
+
+
 class BagSource(Protocol):
     """Where the bags of a step come from."""
 
@@ -65,17 +79,36 @@ class Objective(nn.Module):
     Args:
         detector: what is trained.
         ssls: weights of generated bags, with the parameters of a learned scale.
+        low_precision: compute the detector in bfloat16, and the loss in the type of the weights.
     """
 
-    def __init__(self, detector: Detector, ssls: Ssls) -> None:
+    def __init__(self, detector: Detector, ssls: Ssls, *, low_precision: bool = False) -> None:
         super().__init__()
         self.detector = detector
         self.ssls = ssls
+        self.low_precision = low_precision
 
-    def forward(self, bags: Bags, step: int) -> tuple[Tensor, dict[str, float]]:
-        """Loss to differentiate, and the values to log."""
-        scores = self.detector(bags)
-        return self.ssls.reduce(self.detector.loss(bags, scores), bags, step)
+    def forward(
+        self, bags: Bags, step: int, whole: Survey | None = None, *, is_last: bool = True
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Loss to differentiate, and the values to log.
+
+        With ``whole``, the bags are a piece of the batch that it tells of, and the loss is their
+        part.
+        """
+        terms = self.terms(bags)
+        if whole is None:
+            return self.ssls.reduce(terms, bags, step)
+        return self.ssls.reduce_piece(terms, bags, step, whole, is_last=is_last), whole.log
+
+    def terms(self, bags: Bags) -> list[LossTerm]:
+        """Loss terms of a batch, or of a piece of one."""
+        if not self.low_precision:
+            return self.detector.loss(bags, self.detector(bags))
+        device = bags.labels.device.type
+        with torch.autocast(device, torch.bfloat16):
+            scores = self.detector(bags)
+        return self.detector.loss(bags, _widened(scores))
 
 
 class Learner:
@@ -98,9 +131,17 @@ class Learner:
         self.world = world or World.current()
         seed_model(config.seed)
         detector = build(config.detector, isolate_stats=config.ssls.isolate_stats)
+        check_divisible(detector, config.compute.accumulate)
         ssls = Ssls(config.ssls, total_steps=config.steps)
-        self.objective = Objective(detector, ssls).to(self.world.device, dtype)
+        low_precision = config.compute.precision == "bfloat16"
+        objective = Objective(detector, ssls, low_precision=low_precision)
+        self.objective = objective.to(self.world.device, dtype)
+        if config.compute.compile:
+            detector.compile()
         self.dtype = dtype
+        self.waited_s = 0.0
+        self.note: Note = _nobody
+        self.spikes = SpikeRates()
         self.optimiser = make_optimiser(
             config.optim, detector, ssls.parameter_groups(config.optim.lr)
         )
@@ -125,9 +166,20 @@ class Learner:
     def steps(
         self, source: BagSource, *, start: int, stop: int
     ) -> Iterator[tuple[int, dict[str, float]]]:
-        """Take the steps ``[start, stop)``, and yield (steps done, losses) after each."""
-        for step in range(start, stop):
-            yield step + 1, self.learn(source.batch(step, self.world), step)
+        """Take the steps ``[start, stop)``, and yield (steps done, losses) after each.
+
+        ``waited_s`` counts the seconds that steps have waited for their bags; ``note`` is told what
+        the rank is about, and ``spikes`` holds how much neurons fired at the last logged step.
+        """
+        read = partial(source.batch, world=self.world)
+        with closing(fed(read, self.config.compute, start=start, stop=stop)) as batches:
+            for step in range(start, stop):
+                began = time.perf_counter()
+                self.note(step, "reads bags")
+                bags = next(batches)
+                self.waited_s += time.perf_counter() - began
+                self.note(step, "computes")
+                yield step + 1, self.learn(bags, step)
 
     def learn(self, bags: Bags, step: int) -> dict[str, float]:
         """One optimiser step on this rank's share of a batch.
@@ -146,8 +198,8 @@ class Learner:
             group["lr"] = group["initial_lr"] * factor
         self.optimiser.zero_grad(set_to_none=True)
         self.detector.reset()
-        total, losses = objective(bags.to(self.world.device, self.dtype), step)
-        total.backward()
+        with self._watched(step):
+            losses = self._differentiate(objective, bags.to(self.world.device, self.dtype), step)
         self.detector.reset()
         norm = self._clip()
         if not (math.isfinite(norm) and math.isfinite(losses["total"])):
@@ -175,6 +227,36 @@ class Learner:
         load_weights(self.objective, checkpoint.model)
         load_state_tensors(self.objective, self.optimiser, checkpoint.optimiser)
 
+    def _differentiate(self, objective: nn.Module, bags: Bags, step: int) -> dict[str, float]:
+        """Fill in the gradients of a batch, at once or in pieces, and return what to log."""
+        if self.config.compute.accumulate == 1:
+            total, losses = objective(bags, step)
+            total.backward()
+            return dict(losses)
+        pieces = divided(bags, self.config.compute.accumulate)
+        with torch.no_grad():
+            terms = joined([(self.objective.terms(piece), places) for piece, places in pieces])
+            whole = self.objective.ssls.survey(terms, bags, step)
+        for number, (piece, _) in enumerate(pieces, start=1):
+            is_last = number == len(pieces)
+            with nullcontext() if is_last else self._unshared(objective):
+                total, _ = objective(piece, step, whole, is_last=is_last)
+                total.backward()
+        return dict(whole.log)
+
+    def _watched(self, step: int) -> AbstractContextManager[None]:
+        """At steps that are logged, somebody counts spikes; compiled code is left alone."""
+        if self.config.compute.compile or (step + 1) % self.config.log_every:
+            return nullcontext()
+        return self.spikes.watching(self.detector)
+
+    def _unshared(self, objective: nn.Module) -> AbstractContextManager[None]:
+        """Gradients stay with this rank, to be averaged together with those of the last piece."""
+        if isinstance(objective, DistributedDataParallel):
+            shut: AbstractContextManager[None] = objective.no_sync()
+            return shut
+        return nullcontext()
+
     def _ready(self) -> nn.Module:
         if self.world.size == 1:
             return self.objective
@@ -199,12 +281,15 @@ class Learner:
 PLACE_FIELDS = (
     "name",
     "num_workers",
+    "min_workers",
     "cpus_per_worker",
     "gpus_per_worker",
     "num_cpus",
     "checkpoint_every",
     "log_every",
     "max_failures",
+    "stall_after_s",
+    "collective_timeout_s",
     "storage",
     "tracking_uri",
     "resume",
@@ -215,8 +300,21 @@ PLACE_FIELDS = (
 def training_hash(config: TrainConfig) -> str:
     """Hash of everything in a config that decides the weights."""
     neutral = TrainConfig()
-    return config_hash(
-        dataclasses.replace(config, **{name: getattr(neutral, name) for name in PLACE_FIELDS})
+    placed = {name: getattr(neutral, name) for name in PLACE_FIELDS}
+    compute = dataclasses.replace(config.compute, prefetch=0, pin_memory=False)
+    return config_hash(dataclasses.replace(config, compute=compute, **placed))
+
+
+def _widened(scores: Scores) -> Scores:
+    """Scores in float32, since losses of many small terms would be lost in bfloat16."""
+
+    def wide(value: Tensor) -> Tensor:
+        return value.float() if value.dtype == torch.bfloat16 else value
+
+    return Scores(
+        snippet=wide(scores.snippet),
+        frames=None if scores.frames is None else wide(scores.frames),
+        extras={name: wide(value) for name, value in scores.extras.items()},
     )
 
 

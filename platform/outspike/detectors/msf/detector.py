@@ -141,6 +141,13 @@ class Msf(Detector):
         """The one feature set and its width."""
         return {self.config.feature_set: self.config.width}
 
+    @property
+    def spiking_layers(self) -> tuple[str, ...]:
+        """Three branches and the gate, the graph's four layers, what leaves it, and the mixing."""
+        branches = tuple(f"dilation_{dilation}" for dilation in DILATIONS)
+        graph = ("similar_in", "distant_in", "similar_out", "distant_out")
+        return (*branches, "gate", *(f"graph_{name}" for name in graph), "graph", "mixing")
+
     def fit_inputs(self, batches: Iterable[Bags]) -> None:
         """Fit the standardisation, where the configuration asks for one."""
         if self.standardise is not None:

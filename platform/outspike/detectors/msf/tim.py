@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv1d_input, conv1d_weight
 
-from outspike.detectors.neurons import Backend, Neuron, choose_backend
+from outspike.detectors.neurons import Backend, Neuron, choose_backend, tell_spikes
 
 _MIX = 0.6
 
@@ -63,6 +63,7 @@ class TemporalInteraction(nn.Module):
         out, inner, outer = _Tim.apply(  # type: ignore[no-untyped-call]
             c_BTC.transpose(0, 1), taps, inner, outer, neurons, backend == "compiled"
         )
+        tell_spikes(out, None)
         return out.transpose(0, 1), TimState(inner, outer)
 
     def neurons(self) -> tuple[Neuron, Neuron]:
