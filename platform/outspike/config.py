@@ -491,6 +491,11 @@ class TrainConfig:
     gpus_per_worker: float = 0.0
     num_cpus: int | None = None
     """CPUs of a local Ray; ignored on a cluster."""
+    shard_cache: str | None = None
+    """Folder on each node where workers keep the features of a store on S3, fetched once and mapped
+    by all of them; None is ``outspike/shards`` in the user's cache folder."""
+    shard_cache_gb: float = 20.0
+    """What that folder may hold; features that need more are read from S3 each time, as with 0."""
     checkpoint_every: int = 50
     """Steps between checkpoints; the last step always gets one."""
     log_every: int = 10
@@ -519,11 +524,37 @@ class TrainConfig:
                 f"{self.synthetic_per_batch} asks for some: set it to 0, or ssls.mode='unweighted' "
                 "to let them count like real ones."
             )
-        if self.num_workers < 0 or (self.bags_per_batch // 2) % max(1, self.num_workers):
+        half = self.bags_per_batch // 2
+        if not 0 <= self.num_workers <= half:
             raise ConfigError(
-                f"bags_per_batch={self.bags_per_batch} gives {self.bags_per_batch // 2} bags a "
-                f"half, which {self.num_workers} workers cannot share evenly."
+                f"num_workers={self.num_workers}: bags_per_batch={self.bags_per_batch} gives "
+                f"{half} bags a half, and each worker needs one of either; lower num_workers, or "
+                "raise bags_per_batch."
             )
+        fewest = 1 if self.min_workers is None else self.min_workers
+        if not 1 <= fewest <= max(1, self.num_workers):
+            raise ConfigError(
+                f"min_workers={self.min_workers}: need 1 <= min_workers <= num_workers="
+                f"{self.num_workers}."
+            )
+        share = 2 * (half // max(1, self.num_workers))
+        if self.compute.accumulate > share:
+            raise ConfigError(
+                f"compute.accumulate={self.compute.accumulate}: a worker may hold only {share} of "
+                f"the {self.bags_per_batch} bags, which make at most as many pieces."
+            )
+        if not 0 < self.stall_after_s < self.collective_timeout_s:
+            raise ConfigError(
+                f"stall_after_s={self.stall_after_s}, collective_timeout_s="
+                f"{self.collective_timeout_s}: a standstill is told of before it is ended."
+            )
+        if self.compute.pin_memory and not self.gpus_per_worker:
+            raise ConfigError(
+                "compute.pin_memory=True helps copies to a GPU only; set gpus_per_worker, or leave "
+                "it out."
+            )
+        if self.shard_cache_gb < 0:
+            raise ConfigError(f"shard_cache_gb={self.shard_cache_gb} must not be below 0.")
         numbers = {name: getattr(self, name) for name in ("steps", "checkpoint_every", "log_every")}
         if min(numbers.values()) < 1:
             raise ConfigError(f"{numbers}: each must be at least 1.")

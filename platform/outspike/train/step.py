@@ -285,6 +285,8 @@ PLACE_FIELDS = (
     "cpus_per_worker",
     "gpus_per_worker",
     "num_cpus",
+    "shard_cache",
+    "shard_cache_gb",
     "checkpoint_every",
     "log_every",
     "max_failures",
