@@ -22,6 +22,7 @@ from outspike.recording import Recording
 from outspike.store.bags import BagReader
 from outspike.store.fingerprint import FeatureSetSpec
 from outspike.store.store import FeatureStore
+from outspike.train.accumulate import check_divisible
 from outspike.train.folds import folds, holdout
 from outspike.train.sampler import BalancedSampler
 
