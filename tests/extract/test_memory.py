@@ -44,7 +44,9 @@ from outspike.urls import stat
 url, modality, store = sys.argv[1:]
 FeatureStore.create(store)
 config = ExtractConfig(
-    store=StoreConfig(url=store), encoders=(EncoderConfig(kind="event-pyramid"),)
+    store=StoreConfig(url=store),
+    encoders=(EncoderConfig(kind="event-pyramid"),),
+    decode_timeout_s=86400.0,
 )
 recording = Recording(dataset="d", video_id="long", url=url, modality=modality)
 item = WorkItem(recording=recording, source=stat(url), encoders=(0,))
