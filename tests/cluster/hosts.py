@@ -121,7 +121,7 @@ class Lab:
             found = happened()
             if found:
                 return found
-            assert process.poll() is None, f"ended too early:\n{log.read_text()}"
+            assert process.poll() is None, f"it ended too early:\n{log.read_text()}"
             assert time.monotonic() < until, log.read_text()
             time.sleep(0.1)
 

@@ -5,13 +5,15 @@ lost, the outcome is that of the same job undisturbed.
 """
 
 import json
+import subprocess
 import sys
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import Lab
+from hosts import WAIT_S, Lab
 
 from outspike.config import (
     DataConfig,
@@ -41,22 +43,62 @@ while len(found) < int(number) and time.monotonic() < until:
         found |= {m[0] for m in (re.search(pattern, url) for url in list_files(prefix)) if m}
     except MissingUrlError:  # nothing is there yet
         time.sleep(0.05)
-print(len(found) if len(found) >= int(number) else 0)
+sys.exit(len(found) < int(number) and f"{prefix}: {len(found)} of {pattern}")
 """
-_AWAIT_S = 400
 
 
-def await_files(lab: Lab, prefix: str, pattern: str, number: int) -> None:
-    """Wait until something has been written so often below a folder of the bucket."""
-    url = f"{lab.bucket}/{prefix}"
-    assert lab.ask(_AWAIT, url, pattern, str(number), str(_AWAIT_S)), f"{url}: no {pattern}"
+@dataclass
+class Job:
+    """A command that runs beside the head while something is done to it."""
+
+    lab: Lab
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    def goes_on(self) -> bool:
+        return self.process.poll() is None
+
+    def has_written(self, folder: str, pattern: str, number: int) -> None:
+        """Wait until it has written so many things of a name below a folder of the bucket."""
+        watched = (f"{self.lab.bucket}/{folder}", pattern, str(number), str(WAIT_S))
+        watch = self.lab.start(
+            sys.executable, "-c", _AWAIT, *watched, log=self.log.with_suffix(".w")
+        )
+        try:
+            self.lab.wait_for(lambda: watch.poll() is not None, self.process, self.log)
+        finally:
+            watch.kill()
+            watch.wait()
+        assert watch.returncode == 0, self.log.with_suffix(".w").read_text()
+
+    def loses_a_node_with(self, title: str) -> None:
+        """Take a host away on which it has a process of this title."""
+        node = self.lab.worker_with(title)
+        assert node is not None, f"no node besides the head runs {title!r}"
+        self.lab.lose(node)
+        assert self.goes_on(), f"it ended before a host was lost:\n{self.log.read_text()}"
+
+    def result(self) -> Any:
+        """The JSON it prints as its last line, or None, after it has ended well."""
+        assert self.process.wait(WAIT_S) == 0, self.log.read_text()
+        last = self.log.read_text().splitlines()[-1]
+        return json.loads(last) if last.startswith("[") else None
 
 
-def lose_a_node_with(lab: Lab, title: str) -> None:
-    """Take a host away on which a process of this title runs."""
-    node = lab.worker_with(title)
-    assert node is not None, f"no node besides the head runs {title!r}"
-    lab.lose(node)
+@pytest.fixture
+def start(whole_lab: Lab, tmp_path: Path) -> Iterator[Callable[..., Job]]:
+    """Starts jobs in the lab; none of them outlives its test."""
+    jobs: list[Job] = []
+
+    def begin(name: str, *command: str) -> Job:
+        log = tmp_path / f"{name}.log"
+        jobs.append(Job(whole_lab, whole_lab.start(*command, log=log), log))
+        return jobs[-1]
+
+    yield begin
+    for job in jobs:
+        job.process.kill()
+        job.process.wait()
 
 
 # ---------------------------------------------------------------------------------- extraction
@@ -90,20 +132,16 @@ def extraction(lab: Lab, repository: Path, store: str) -> list[str]:
 
 
 def test_extraction_that_loses_a_host_gives_the_same_store(
-    whole_lab: Lab, repository: Path, tmp_path: Path
+    whole_lab: Lab, start: Callable[..., Job], repository: Path, tmp_path: Path
 ) -> None:
     """A host with an actor goes dark after the first commits; every recording is there once."""
     made = generate(tmp_path / "made", train=20, test=8, events=0, unseen=0)
     whole_lab.ask(_UPLOAD, f"{made.root}/videos", f"{whole_lab.bucket}/recordings")
-    undisturbed = whole_lab.run(*extraction(whole_lab, repository, "store-undisturbed"))
-    assert undisturbed.returncode == 0, undisturbed.stderr
-
-    log = tmp_path / "log"
-    job = whole_lab.start(*extraction(whole_lab, repository, "store-disturbed"), log=log)
-    await_files(whole_lab, "store-disturbed/catalog/_delta_log", r"\d+\.json", 2)
-    lose_a_node_with(whole_lab, "MapWorker")
-    assert job.poll() is None, f"it ended before a host was lost:\n{log.read_text()}"
-    assert job.wait(_AWAIT_S) == 0, log.read_text()
+    start("undisturbed", *extraction(whole_lab, repository, "store-undisturbed")).result()
+    job = start("disturbed", *extraction(whole_lab, repository, "store-disturbed"))
+    job.has_written("store-disturbed/catalog/_delta_log", r"\d+\.json", 2)
+    job.loses_a_node_with("MapWorker")
+    job.result()
     digests = [
         whole_lab.ask(_DIGEST, f"{whole_lab.bucket}/store-{name}")
         for name in ("undisturbed", "disturbed")
@@ -183,21 +221,18 @@ def write_config(path: Path, config: TrainConfig | TuneConfig) -> str:
 
 
 def test_training_that_loses_a_host_learns_the_same(
-    whole_lab: Lab, config: TrainConfig, tmp_path: Path
+    whole_lab: Lab, start: Callable[..., Job], config: TrainConfig, tmp_path: Path
 ) -> None:
     """One of two ranks, on hosts whose names nothing resolves, goes dark: weights, optimiser and
     loss curve are, bit for bit, those of the run that nothing happened to."""
     runs = {}
     for name in ("undisturbed", "disturbed"):
         path = write_config(tmp_path / f"{name}.json", replace(config, name=name))
-        log = tmp_path / name
-        job = whole_lab.start(sys.executable, "-c", _TRAIN, path, log=log)
+        job = start(name, sys.executable, "-c", _TRAIN, path)
         if name == "disturbed":
-            await_files(whole_lab, f"runs/{name}", r"step-\d+", 2)
-            lose_a_node_with(whole_lab, "RayTrainWorker")
-            assert job.poll() is None, f"it ended before a host was lost:\n{log.read_text()}"
-        assert job.wait(_AWAIT_S) == 0, log.read_text()
-        checkpoint, run_id = json.loads(log.read_text().splitlines()[-1])
+            job.has_written("runs", rf"/{name}-\w+/checkpoints/step-\d+", 2)
+            job.loses_a_node_with("RayTrainWorker")
+        checkpoint, run_id = job.result()
         runs[name] = whole_lab.ask(_LEARNT, checkpoint, whole_lab.mlflow, run_id)
     assert runs["disturbed"] == runs["undisturbed"]
     step, _, points, status = runs["disturbed"]
@@ -227,7 +262,7 @@ print(json.dumps([[run.info.status, run.data.tags.get("outspike.config_hash"),
 
 
 def test_a_search_that_loses_a_host_finds_the_same(
-    whole_lab: Lab, config: TrainConfig, tmp_path: Path
+    whole_lab: Lab, start: Callable[..., Job], config: TrainConfig, tmp_path: Path
 ) -> None:
     """The trials of a host that goes dark go on elsewhere: the same table, each configuration in
     one run of its own, and none left RUNNING."""
@@ -243,14 +278,11 @@ def test_a_search_that_loses_a_host_finds_the_same(
     tables: dict[str, Any] = {}
     for name in ("search-undisturbed", "search-disturbed"):
         path = write_config(tmp_path / f"{name}.json", replace(base, name=name))
-        log = tmp_path / name
-        job = whole_lab.start(sys.executable, "-c", _SEARCH, path, log=log)
+        job = start(name, sys.executable, "-c", _SEARCH, path)
         if name == "search-disturbed":
-            await_files(whole_lab, f"runs/{name}", r"trials/[^/]+/outcome.json", 1)
-            lose_a_node_with(whole_lab, "trial")
-            assert job.poll() is None, f"it ended before a host was lost:\n{log.read_text()}"
-        assert job.wait(_AWAIT_S) == 0, log.read_text()
-        tables[name] = sorted(json.loads(log.read_text().splitlines()[-1]), key=str)
+            job.has_written(f"runs/{name}", r"/trials/\w+/outcome.json", 1)
+            job.loses_a_node_with("ray::ImplicitFunc")
+        tables[name] = sorted(job.result(), key=str)
     assert tables["search-disturbed"] == tables["search-undisturbed"]
     assert len(tables["search-disturbed"]) == base.num_trials
     runs = whole_lab.ask(_RUNS, whole_lab.mlflow, "search-disturbed")
