@@ -10,6 +10,7 @@ import tomllib
 import zipfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -164,12 +165,42 @@ def test_kuberay_file_is_well_formed(repository: Path) -> None:
 
 
 def test_compose_file_is_well_formed(repository: Path) -> None:
-    """It parses, and every service that another waits for exists."""
-    document = yaml.safe_load((repository / "infra" / "compose.yaml").read_text())
+    """What waits, mounts and connects names what exists, and MLflow's database is the one there."""
+    path = repository / "infra" / "compose.yaml"
+    document = yaml.safe_load(path.read_text())
     services = document["services"]
     for name, service in services.items():
         assert set(service.get("depends_on", [])) <= set(services), name
-    assert (repository / "infra" / services["mlflow"]["build"]["context"]).resolve() == repository
+        assert {"image", "build"} & set(service), name
+        mounted = {mount.partition(":")[0] for mount in service.get("volumes", [])}
+        assert mounted <= set(document["volumes"]), name
+    assert set(document["volumes"]) == {
+        mount.partition(":")[0] for s in services.values() for mount in s.get("volumes", [])
+    }
+    assert (path.parent / services["mlflow"]["build"]["context"]).resolve() == repository
+    assert (repository / services["mlflow"]["build"]["dockerfile"]).is_file()
+    words = services["mlflow"]["command"].split()
+    backend = urlsplit(words[words.index("--backend-store-uri") + 1])
+    database = services[backend.hostname or ""]["environment"]
+    assert (backend.username, backend.password, backend.path[1:]) == (
+        database["POSTGRES_USER"],
+        database["POSTGRES_PASSWORD"],
+        database["POSTGRES_DB"],
+    )
+
+
+def test_docker_accepts_the_compose_file(repository: Path) -> None:
+    """Where docker has its compose plug-in, it reads the file without complaint."""
+    command = ["docker", "compose", "-f", str(repository / "infra" / "compose.yaml"), "config"]
+    if (
+        shutil.which("docker") is None
+        or subprocess.run(
+            ["docker", "compose", "version"], capture_output=True, check=False
+        ).returncode
+    ):
+        pytest.skip("no docker compose here")
+    done = subprocess.run([*command, "--quiet"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_no_large_file_is_tracked(repository: Path) -> None:

@@ -1,6 +1,14 @@
 """A registry in a file, and a store on which one feature set tells anomalies and others do not."""
 
-from collections.abc import Callable
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -26,6 +34,8 @@ from outspike.urls import SourceStat
 #: How far anomalous recordings stand out, in deviations, by feature set; the floor's come last.
 TELLING = {"clip": 0.0, "frame-pyramid": 1.0, "event-pyramid": 6.0, "frame-motion": 0.0}
 PROTOCOL = "folder"
+#: A server on a busy machine.
+START_S = 180.0
 
 
 @pytest.fixture(scope="session")
@@ -107,3 +117,68 @@ def saved(bundle_of: Callable[[str], Bundle], tmp_path: Path) -> Callable[..., P
         return folder
 
     return save
+
+
+# --------------------------------------------------------------------------------- a server
+
+
+@contextmanager
+def serve(
+    folder: Path,
+    *,
+    port: int | None = None,
+    backend: str | None = None,
+    artifacts: str | None = None,
+) -> Iterator[str]:
+    """Address of ``mlflow server``, by default over files in ``folder``; it ends with the block."""
+    port = free_port() if port is None else port
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"]
+    places = ["--backend-store-uri", backend or f"sqlite:///{folder}/mlflow.db"]
+    places += ["--artifacts-destination", artifacts or str(folder / "artifacts")]
+    with (folder / "log.txt").open("ab") as log:
+        process = subprocess.Popen(
+            [*command, *places, "--port", str(port)],
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+            start_new_session=True,
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_for(url, process, folder / "log.txt")
+            yield url
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(30)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    began = time.monotonic()
+    while time.monotonic() - began < START_S:
+        assert process.poll() is None, log.read_text()
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=2):
+                return
+        except OSError:
+            time.sleep(0.5)
+    raise AssertionError(log.read_text())
+
+
+@pytest.fixture(scope="session")
+def served() -> Callable[..., AbstractContextManager[str]]:
+    """Starts a tracking server: ``with served(folder, backend=...) as url``."""
+    return serve
+
+
+@pytest.fixture(scope="session")
+def unused_port() -> Callable[[], int]:
+    """A port nobody listens on, for a server that is to come back on it."""
+    return free_port

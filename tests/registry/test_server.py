@@ -1,14 +1,7 @@
 """The same registry behind a real MLflow server."""
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -21,57 +14,14 @@ from outspike.registry.versions import champion, find
 from outspike.scoring.bundle import Bundle
 
 pytestmark = pytest.mark.slow
-_START_S = 180.0
-
-
-@contextmanager
-def served(folder: Path, port: int) -> Iterator[str]:
-    """Address of ``mlflow server`` over the database in ``folder``; it ends with the block."""
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"]
-    places = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
-    places += ["--artifacts-destination", str(folder / "artifacts"), "--port", str(port)]
-    with (folder / "log.txt").open("ab") as log:
-        process = subprocess.Popen(
-            [*command, *places],
-            stdout=log,
-            stderr=log,
-            cwd=folder,
-            start_new_session=True,
-            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-        )
-        try:
-            url = f"http://127.0.0.1:{port}"
-            _wait(url, process, folder / "log.txt")
-            yield url
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(30)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
+Served = Callable[..., AbstractContextManager[str]]
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server(tmp_path_factory: pytest.TempPathFactory, served: Served) -> Iterator[str]:
     """A server for the tests that want it to stay."""
-    with served(tmp_path_factory.mktemp("server"), free_port()) as url:
+    with served(tmp_path_factory.mktemp("server")) as url:
         yield url
-
-
-def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    began = time.monotonic()
-    while time.monotonic() - began < _START_S:
-        assert process.poll() is None, log.read_text()
-        try:
-            with urllib.request.urlopen(f"{url}/health", timeout=2):
-                return
-        except OSError:
-            time.sleep(0.5)
-    raise AssertionError(log.read_text())
 
 
 def test_the_life_of_a_model_on_a_server(
@@ -95,16 +45,18 @@ def test_the_life_of_a_model_on_a_server(
     assert promote(server, "models:/served@champion").checks[0].name == "champion"
 
 
-def test_a_server_that_goes_and_comes_back_gets_every_metric(tmp_path: Path) -> None:
+def test_a_server_that_goes_and_comes_back_gets_every_metric(
+    tmp_path: Path, served: Served, unused_port: Callable[[], int]
+) -> None:
     """Training's record while the server is stopped and started again on the same address."""
-    port, spool = free_port(), tmp_path / "unsent.jsonl"
-    with served(tmp_path, port) as url:
+    port, spool = unused_port(), tmp_path / "unsent.jsonl"
+    with served(tmp_path, port=port) as url:
         spooled = SpooledRun(start_run(url, "spooled"), str(spool))
         spooled.log_metrics({"loss": 3.0}, 1)
     for step in (2, 3):
         spooled.log_metrics({"loss": float(step)}, step)
     assert len(spool.read_text().splitlines()) == 2
-    with served(tmp_path, port) as url:
+    with served(tmp_path, port=port) as url:
         spooled.flush()
         points = connect(url).get_metric_history(spooled.run_id, "loss")
         assert sorted(point.step for point in points) == [1, 2, 3]

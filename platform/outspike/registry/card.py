@@ -4,11 +4,21 @@ from collections.abc import Iterator
 from typing import Any
 
 from outspike.evaluate.results import Estimate, Results
+from outspike.registry.energy import ADD_PJ, MAC_PJ, Cost
 from outspike.scoring.bundle import Bundle
 
 
-def model_card(name: str, bundle: Bundle) -> str:
-    """Markdown: what the detector reads, where it comes from, how good it is, what it is not."""
+def model_card(
+    name: str, bundle: Bundle, *, cost: Cost | None = None, training_s: float | None = None
+) -> str:
+    """Markdown: what the detector reads, where it comes from, how good it is, what it is not.
+
+    Args:
+        name: of the registered model.
+        bundle: the detector.
+        cost: operations a score takes, where they could be counted.
+        training_s: seconds from the start of the training run to its registration.
+    """
     return "\n".join(
         [
             f"# {name}",
@@ -22,6 +32,8 @@ def model_card(name: str, bundle: Bundle) -> str:
             "",
             *_training(bundle.provenance),
             *_results(bundle),
+            "",
+            *_cost(bundle, cost, training_s),
             "",
             "## Use",
             "",
@@ -118,6 +130,55 @@ def _classes(results: Results) -> Iterator[str]:
         auc = f"{_number(found.auc.value)} ({_interval(found.auc)})"
         score = _number(found.mean_video_score)
         yield f"| {found.name} | {found.num_videos} | {auc} | {score} |"
+
+
+def _cost(bundle: Bundle, cost: Cost | None, training_s: float | None) -> Iterator[str]:
+    yield "## Costs"
+    yield ""
+    if cost is None:
+        yield "- a score: not counted, the test recordings could not be read"
+    else:
+        yield (
+            f"- a snippet, on average over {cost.num_snippets:,} of the test split: "
+            f"{_short(cost.dense_macs)} multiply-accumulates in layers and matrix products, "
+            f"{cost.dense_pj / 1e6:.3g} uJ"
+        )
+        if cost.spiking_macs:
+            yield (
+                f"- with spikes: {_short(cost.spiking_macs)} of those are fed by "
+                f"{_short(cost.spikes)} spikes, which a spiking device turns into "
+                f"{_short(cost.synaptic_operations)} additions: {cost.spiking_pj / 1e6:.3g} uJ "
+                f"({cost.spiking_pj / cost.dense_pj:.0%})"
+            )
+        yield (
+            f"- reckoned, not measured: {MAC_PJ:g} pJ a multiply-accumulate and {ADD_PJ:g} pJ an "
+            "addition in 32 bits, 45 nm (Horowitz, ISSCC 2014); memory traffic and the encoders "
+            "are not in it"
+        )
+    if training_s is not None:
+        told = _hours(bundle, training_s)
+        yield f"- training: {training_s:,.0f} s from start to registration{told}"
+
+
+def _hours(bundle: Bundle, training_s: float) -> str:
+    """Core-hours where the config tells how many cores that were."""
+    config = bundle.provenance.get("config")
+    if config is None:
+        return ""
+    workers = max(1, config["num_workers"])
+    cores = workers * (config["cpus_per_worker"] if config["num_workers"] else 1)
+    gpus = workers * config["gpus_per_worker"]
+    told = f"at most {cores * training_s / 3600:.3g} core-hours"
+    told += f" and {gpus * training_s / 3600:.3g} GPU-hours" if gpus else ""
+    return f", {told}, pauses of an interrupted run included"
+
+
+def _short(value: float) -> str:
+    """A count as people say it."""
+    for factor, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= factor:
+            return f"{value / factor:.3g}{unit}"
+    return f"{value:.3g}"
 
 
 def _number(value: float | None) -> str:

@@ -1,8 +1,10 @@
 """Registered models: a bundle, the package's wheel and the code that loads them, as one version."""
 
+import logging
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +17,16 @@ from mlflow.models import Model, ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, Schema
 
-from outspike.errors import RegistryError
+from outspike.errors import OutspikeError, RegistryError
 from outspike.registry import serve_path
 from outspike.registry.card import model_card
+from outspike.registry.energy import cost_of
 from outspike.registry.tracking import RunLogger, connect
 from outspike.registry.versions import CANDIDATE, ModelVersion, version_of
 from outspike.registry.wheel import pinned_requirements, write_wheel
 from outspike.scoring.bundle import Bundle
+
+logger = logging.getLogger(__name__)
 
 _SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec(DataType.string, "url")]),
@@ -52,10 +57,17 @@ def register(run: RunLogger, name: str, bundle: Path, tags: Mapping[str, str]) -
         CheckpointError: ``bundle`` is not a bundle.
         RegistryError: the registry refuses the name or cannot be reached.
     """
-    card = model_card(name, Bundle.load(bundle))
     client = connect(run.uri)
+    loaded = Bundle.load(bundle)
+    try:
+        cost = cost_of(loaded)
+    except OutspikeError as error:
+        logger.warning("the card of %s tells no costs: %s", name, error)
+        cost = None
     with tempfile.TemporaryDirectory(prefix="outspike-register-") as folder:
         try:
+            began_ms: int = client.get_run(run.run_id).info.start_time
+            card = model_card(name, loaded, cost=cost, training_s=time.time() - began_ms / 1000)
             with _mlflow_at(run.uri):
                 model_id = _log_model(client, run, bundle, card, Path(folder))
                 _ensure_model(client, name)
