@@ -10,7 +10,13 @@ from PIL import Image
 from outspike.errors import ConfigError
 from outspike.events.columns import Events
 from outspike.events.reader import EventReader, open_events
-from outspike.events.render import SheetLayout, contact_sheet, paint, render_video
+from outspike.events.render import (
+    SheetLayout,
+    contact_sheet,
+    highest_shown,
+    paint,
+    render_video,
+)
 from outspike.events.write import write_events
 
 SIZE = (64, 48)
@@ -83,3 +89,12 @@ def test_what_cannot_be_shown_is_an_error(tmp_path: Path) -> None:
     silent.write_bytes(b"% evt 3.0\n% end\n" + np.array([0x8001], "<u2").tobytes())
     with pytest.raises(ConfigError, match="nothing to show"):
         contact_sheet(open_events(str(silent), size=SIZE), tmp_path / "c.png")
+
+
+def test_a_burst_does_not_flatten_the_rates_around_it() -> None:
+    """The strip reaches to the peak, or to three times what all but a twentieth stays below."""
+    even, burst = np.linspace(1.0, 2.0, 200), np.append(np.ones(199), 50.0)
+    assert highest_shown(even) == 2.0
+    assert highest_shown(burst) == 3.0
+    assert highest_shown(np.append(np.zeros(199), 7.0)) == 7.0
+    assert highest_shown(np.zeros(200)) == 0.0

@@ -210,10 +210,19 @@ def _sheet(
         picture = picture.resize(cell, Image.Resampling.BOX)
         sheet.paste(picture, corner)
         draw.text((corner[0], corner[1] + cell[1] + 2), label, fill=_INK, font=font)
-    _draw_rate(draw, rate, (_MARGIN, strip_top, total_width - _MARGIN, strip_top + _STRIP_HEIGHT))
-    peak = f"events over time, ON above OFF; peak {rate.sum(axis=0).max():.2f} million/s"
-    draw.text((_MARGIN, strip_top + _STRIP_HEIGHT + 4), peak, fill=_INK, font=font)
+    box = (_MARGIN, strip_top, total_width - _MARGIN, strip_top + _STRIP_HEIGHT)
+    highest = highest_shown(rate.sum(axis=0))
+    _draw_rate(draw, rate, box, highest)
+    caption = f"events over time, ON above OFF; peak {rate.sum(axis=0).max():.2f} million/s"
+    if highest < rate.sum(axis=0).max():
+        caption += f", cut off at {highest:.2f}"
+    draw.text((_MARGIN, strip_top + _STRIP_HEIGHT + 4), caption, fill=_INK, font=font)
     return sheet
+
+
+def highest_shown(rate: NDArray[np.float64]) -> float:
+    """Top of the strip: the highest rate, unless a moment of bursts would flatten all the rest."""
+    return min(float(rate.max()), 3.0 * float(np.percentile(rate, 95)) or np.inf)
 
 
 def _pooled(counts: NDArray[np.uint16], factor: int) -> NDArray[np.uint32]:
@@ -232,18 +241,21 @@ def _duration(time_us: int) -> str:
 
 
 def _draw_rate(
-    draw: ImageDraw.ImageDraw, rate: NDArray[np.float64], box: tuple[int, int, int, int]
+    draw: ImageDraw.ImageDraw,
+    rate: NDArray[np.float64],
+    box: tuple[int, int, int, int],
+    highest: float,
 ) -> None:
     left, top, right, bottom = box
     draw.rectangle(box, fill=_BACKGROUND)
-    scale = (bottom - top) / max(float(rate.sum(axis=0).max()), 1e-12)
+    scale = (bottom - top) / max(highest, 1e-12)
     edges = np.linspace(left, right, rate.shape[1] + 1)
     for (begin, end), off, on in zip(_pairs(edges), rate[0], rate[1], strict=True):
-        middle = bottom - off * scale
+        middle = max(bottom - off * scale, top)
         if off:
             draw.rectangle((begin, middle, end, bottom), fill=_OFF[1])
-        if on:
-            draw.rectangle((begin, middle - on * scale, end, middle), fill=_ON[1])
+        if on and middle > top:
+            draw.rectangle((begin, max(middle - on * scale, top), end, middle), fill=_ON[1])
 
 
 def _pairs(edges: NDArray[np.float64]) -> Iterator[tuple[float, float]]:

@@ -121,7 +121,7 @@ class EventWriter:
         if not lowest_us <= int(events.t.min()) <= int(latest_us[-1]) < limit_us:
             raise ConfigError(
                 f"{self._path}: times {events.t.min()}..{latest_us[-1]} us do not fit the format; "
-                "subtract the start of the recording."
+                "subtract the start of the recording (convert --from-zero)."
             )
         if self._format == "dat":
             self._check_clock(events)
@@ -135,7 +135,8 @@ class EventWriter:
         if (start_us >= 1 << 32 and self._last_us is None) or longest_us >= LONGEST_US:
             raise ConfigError(
                 f"{self._path}: DAT counts times in 32 bits, so it holds no start past 71 minutes "
-                "and no silence of 17; subtract the start of the recording, or write evt3 or npz."
+                "and no silence of 17; subtract the start of the recording (convert --from-zero) "
+                "or write evt3 or npz."
             )
 
 
