@@ -80,6 +80,24 @@ def test_gc_never_removes_what_a_pinned_or_kept_version_names(changed):
     assert FeatureStore.open(changed.url).digest()
 
 
+def test_versions_that_were_let_go_of_are_no_obstacle(changed, kit):
+    """After a gc without grace, versions of the last day cannot be read any more: fsck and a gc
+    with the usual grace go on with those that can, and pinned ones stay whole.
+    """
+    pinned = FeatureStore.open(changed.url, version=1)
+    pinned.pin("run")
+    digest = pinned.digest()
+    compact(changed.url)
+    gc(changed.url, grace_s=0.0)
+    store = FeatureStore.open(changed.url)
+    kit.write(store, kit.spec(), [kit.video("lost", 64, kit.spec())])
+    report = fsck(store)
+    assert report.ok
+    assert len(report.orphans) == 1
+    assert gc(changed.url).removed == ()
+    assert FeatureStore.open(changed.url, version=1).digest() == digest
+
+
 def test_gc_leaves_what_is_young(changed):
     """Within the grace period a writer may be about to commit, and a reader may hold a version."""
     report = gc(changed.url)

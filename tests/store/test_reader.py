@@ -77,6 +77,17 @@ def test_a_batch_is_what_plain_indexing_gives(data, tmp_path_factory, kit):
     whole = reader.read_bags([video.key for video in chosen])
     lengths = [(0, len(video.features)) for video in chosen]
     assert np.array_equal(whole.features["tiny"], expected(chosen, lengths)[0])
+    some = [
+        np.array(data.draw(st.lists(st.integers(0, len(v.features) - 1), min_size=1, max_size=5)))
+        for v in chosen
+    ]
+    picked = reader.read_rows([video.key for video in chosen], some)
+    for number, rows in enumerate(some):
+        mine = whole.features["tiny"][number][:, rows]
+        assert np.array_equal(picked.features["tiny"][number, :, : len(rows)], mine)
+        assert not picked.features["tiny"][number, :, len(rows) :].any()
+        assert np.array_equal(picked.start[number, : len(rows)], whole.start[number, rows])
+        assert np.array_equal(picked.stop[number, : len(rows)], whole.stop[number, rows])
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 """Promises of the batched reader on object storage, with faults put in between."""
 
+import errno
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import boto3
 import numpy as np
@@ -182,6 +184,39 @@ def test_the_second_epoch_is_local(filled, proxy, tmp_path):
     assert shard_gets(proxy) == []
 
 
+def test_workers_of_a_node_fetch_a_shard_once(filled, proxy, tmp_path):
+    """Readers that begin at the same moment with an empty folder: one download for all of them."""
+    store, _, keys, batch = filled
+    readers = [
+        BagReader(store, ["tiny"], cache=ShardCache(tmp_path / "cache", 1_000_000))
+        for _ in range(4)
+    ]
+    barrier = threading.Barrier(len(readers))
+
+    def read(reader):
+        barrier.wait()
+        return reader.read_bags(keys).features["tiny"]
+
+    with ThreadPoolExecutor(len(readers)) as pool:
+        found = list(pool.map(read, readers))
+    assert all(np.array_equal(one, batch) for one in found)
+    paths = [path for path, _ in proxy.gets() if path.endswith(SHARD)]
+    assert len(paths) == len(set(paths)) > 1
+
+
+def test_a_full_disk_ends_the_cache_and_not_the_reading(filled, proxy, tmp_path, monkeypatch):
+    store, _, keys, batch = filled
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ShardCache, "_make_room", full)
+    folder = tmp_path / "cache"
+    reader = BagReader(store, ["tiny"], cache=ShardCache(folder, 1_000_000))
+    assert np.array_equal(reader.read_bags(keys).features["tiny"], batch)
+    assert [name for name in os.listdir(folder) if not name.endswith("lock")] == []
+
+
 def test_the_cache_keeps_its_bound(filled, proxy, tmp_path):
     """The shard unused the longest goes; what is mapped stays readable; too large is not kept."""
     store, _, keys, batch = filled
@@ -230,6 +265,6 @@ def test_an_interrupted_download_leaves_nothing_that_is_taken_for_a_shard(filled
     proxy.fault = lambda method, path, range_: "500" if path.endswith(SHARD) else None
     with pytest.raises(UrlError):
         reader.read_bags(keys)
-    assert [name for name in os.listdir(cache.folder) if name != ".lock"] == []
+    assert [name for name in os.listdir(cache.folder) if not name.endswith("lock")] == []
     proxy.fault = lambda method, path, range_: None
     assert np.array_equal(reader.read_bags(keys).features["tiny"], batch)

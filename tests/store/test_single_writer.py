@@ -268,7 +268,7 @@ def test_a_long_log_is_read_from_its_checkpoint(local, kit, monkeypatch):
     last = json.loads(urls.read_bytes(f"{log}/_last_checkpoint"))["version"]
     assert last >= 99
     mirror._mirrors.clear()
-    asked, real = [], urls.read_bytes
+    asked, real = [], urls.read_bytes  # what a copy of a table on a disk is read by
     monkeypatch.setattr(urls, "read_bytes", lambda url: asked.append(url) or real(url))
     assert local.commit(receipts[-1:]) == 104
     versions = [int(url[-25:-5]) for url in asked if url.startswith(log) and url.endswith(".json")]

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from outspike import urls
 from outspike.errors import AlignmentError, BagError, StoreError
 from outspike.recording import Recording
 from outspike.store.cache import ShardCache
@@ -101,10 +102,16 @@ class BagReader:
         if not names or len(set(names)) != len(names):
             raise StoreError(f"Feature sets {list(names)}: name at least one, and each once.")
         self.store = store
+        self._is_mapped = cache is not None or urls.is_local(store.url)
         self._readers = {name: store.features(name, cache=cache) for name in names}
         self._first = next(iter(self._readers.values()))
         self._recordings = store.recordings_by_key()
         self._facts: dict[Key, dict[str, Any]] = {}
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether rows are read from files on a local disk, which all processes of a node share."""
+        return self._is_mapped
 
     def keys(self) -> list[Key]:
         """``(dataset, video_id)`` of every recording that has features in all sets, in order."""
@@ -206,6 +213,38 @@ class BagReader:
             num_snippets=windows[:, 1] - windows[:, 0],
             start=start,
             stop=stop,
+            num_frames=self._first.frames[self._numbers[0][positions]],
+            labels=self._labels[positions],
+            synthetic=self._synthetic[positions],
+        )
+
+    def read_rows(self, keys: Sequence[Key], rows: Sequence[NDArray[np.int64]]) -> BagBatch:
+        """Single rows of many bags in one call, like :meth:`read_bags`.
+
+        Args:
+            keys: recordings ``[B]``; one may come several times.
+            rows: the rows to take of each, in any order, not empty.
+
+        Raises:
+            BagError: a row that the recording does not have, or no rows.
+            StoreError, AlignmentError, CorruptionError, UrlError: as :meth:`read_bags`.
+        """
+        positions = self._find(keys)
+        counts = np.array([len(chosen) for chosen in rows], dtype=np.int64)
+        table = _row_table(keys, rows, counts, self._lengths[positions])
+        num_bags, longest = table.shape
+        windows = np.stack([table, table + (table >= 0)], axis=2).reshape(-1, 2)
+        found, start, stop = self._read(np.repeat(positions, longest), windows, {})
+        features = {
+            name: values.reshape(num_bags, longest, *values.shape[1::2]).transpose(0, 2, 1, 3)
+            for name, values in found.items()
+        }
+        return BagBatch(
+            keys=tuple(keys),
+            features=features,
+            num_snippets=counts,
+            start=start.reshape(num_bags, longest),
+            stop=stop.reshape(num_bags, longest),
             num_frames=self._first.frames[self._numbers[0][positions]],
             labels=self._labels[positions],
             synthetic=self._synthetic[positions],
@@ -364,6 +403,26 @@ def _windows(
             f"{lengths[worst]} snippets; ask for a non-empty range inside the recording."
         )
     return windows
+
+
+def _row_table(
+    keys: Sequence[Key],
+    rows: Sequence[NDArray[np.int64]],
+    counts: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Rows to take ``[B, S]``, -1 at padding, each inside its recording."""
+    if len(rows) != len(keys) or not counts.all():
+        raise BagError(f"{len(keys)} bags and rows of {len(rows)}; ask for at least one row each.")
+    table = np.full((len(keys), int(counts.max())), -1, dtype=np.int64)
+    filled = np.arange(table.shape[1]) < counts[:, None]
+    table[filled] = np.concatenate(rows)
+    bad = filled & ((table < 0) | (table >= lengths[:, None]))
+    if bad.any():
+        worst = int(np.argmax(bad.any(axis=1)))
+        row = int(table[worst][bad[worst]][0])
+        raise BagError(f"{'/'.join(keys[worst])}: row {row} of {lengths[worst]} snippets.")
+    return table
 
 
 def _row_range(key: Key, rows: slice | None, num_snippets: int) -> tuple[int, int]:

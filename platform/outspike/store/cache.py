@@ -1,5 +1,6 @@
 """Shards of a store on S3, kept on a local disk: the second epoch reads them from there."""
 
+import errno
 import fcntl
 import hashlib
 import logging
@@ -18,13 +19,21 @@ logger = logging.getLogger(__name__)
 
 _PART_BYTES = 8_000_000
 _ABANDONED_S = 3600.0
-_PARTIAL = ".part"
+_PARTIAL, _LOCK = ".part", "lock"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def default_folder() -> Path:
+    """``outspike/shards`` in the user's cache folder."""
+    own = os.environ.get("XDG_CACHE_HOME")
+    return Path(own or Path.home() / ".cache") / "outspike" / "shards"
 
 
 class ShardCache:
     """Whole shard files in one folder, the least recently used removed first.
 
-    Several processes may share a folder. A file appears there only once it is complete (it is
+    Several processes may share a folder; one of them fetches a file, and the others wait for it. A
+    file appears there only once it is complete (it is
     renamed into place), and segments never change, so what is found is used as it is; its chunks
     are checked against their crc like any others. A file that is removed while somebody reads it
     stays readable to them.
@@ -53,19 +62,36 @@ class ShardCache:
             return None
         path = self._path(url)
         with urls.plain_errors(str(self.folder)):
-            if _size(path) == size:
-                self._touch(path)
+            if self._has(path, size):
                 return path
             self.folder.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_PARTIAL}")
-            try:
-                _download(url, size, partial)
-                with self._alone():
-                    self._make_room(size)
-                    partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
+            with self._alone(f"{path.name[:2]}{_LOCK}"):
+                if self._has(path, size):
+                    return path
+                try:
+                    self._fetch(url, size, path)
+                except OSError as error:
+                    if error.errno not in _FULL:
+                        raise
+                    logger.warning("cache=%s: the disk is full; not kept: %s", self.folder, url)
+                    return None
         return path
+
+    def _fetch(self, url: str, size: int, path: Path) -> None:
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_PARTIAL}")
+        try:
+            _download(url, size, partial)
+            with self._alone(_LOCK):
+                self._make_room(size)
+                partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _has(self, path: Path, size: int) -> bool:
+        if _size(path) != size:
+            return False
+        self._touch(path)
+        return True
 
     def drop(self, url: str) -> None:
         """Forget the copy of a file, which turned out damaged."""
@@ -87,9 +113,9 @@ class ShardCache:
             logger.debug("cache=%s went away", path)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One process at a time makes room, so that the bound holds for all of them."""
-        with open(self.folder / ".lock", "w", encoding="ascii") as lock:
+    def _alone(self, name: str) -> Iterator[None]:
+        """One process at a time fetches a file, and one makes room, so that the bound holds."""
+        with open(self.folder / f".{name}", "w", encoding="ascii") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 

@@ -106,6 +106,11 @@ class FeatureReader:
             )
         return found
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all rows."""
+        return int(self.lengths.sum()) * self.spec.row_bytes
+
     def rates(self) -> list[Fraction]:
         """The different numbers of frames a second; see :attr:`fps_codes`."""
         return self._fps

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from outspike import urls
+from outspike.errors import MissingUrlError
 from outspike.store.fetch import fetch_files
 
 _MAX_MAPS = 256
@@ -71,6 +72,14 @@ class RangeFiles:
             while len(self._maps) > _MAX_MAPS:
                 self._maps.popitem(last=False)
             return found
+
+
+def read_if_there(url: str) -> bytes | None:
+    """A whole small file, by one request on S3; None where there is none."""
+    try:
+        return RangeFiles().read_all([url])[0]
+    except MissingUrlError:
+        return None
 
 
 def open_map(path: Path) -> NDArray[np.uint8]:

@@ -19,7 +19,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from outspike import urls
-from outspike.errors import MissingUrlError, StoreError, UrlError
+from outspike.errors import StoreError, UrlError
+from outspike.store.files import read_if_there
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class Lease:
         now = time.monotonic()
         if now - self._began > LEASE_S / 2:
             raise OvertakenError(f"{self._url}: a step took longer than {LEASE_S / 2:.0f} s")
-        if _read(self._url) != self._document:
+        if read_if_there(self._url) != self._document:
             raise OvertakenError(f"{self._url}: another writer has taken the lease")
         if now - self._began > LEASE_S / 4:
             self._document, self._began = _document(), now
@@ -63,7 +64,7 @@ class Lease:
     def give_back(self) -> None:
         """Let the next writer go on at once; one that could not be removed is waited for."""
         try:
-            if _read(self._url) == self._document:
+            if read_if_there(self._url) == self._document:
                 urls.remove(self._url)
         except UrlError as error:
             logger.warning("lease=%s not given back: %s", self._url, error)
@@ -89,13 +90,13 @@ def _take(url: str) -> Lease:
     deadline = time.monotonic() + PATIENCE_S
     seen, since = None, time.monotonic()
     while True:
-        found, now = _read(url), time.monotonic()
+        found, now = read_if_there(url), time.monotonic()
         if found is None or (found == seen and now - since >= LEASE_S):
             if found is not None:
                 logger.warning("lease=%s taken over from %s", url, _holder(found))
             urls.write_bytes(url, mine)
             time.sleep(SETTLE_S)
-            if _read(url) == mine:
+            if read_if_there(url) == mine:
                 return Lease(url, mine, now)
             continue
         if found != seen:
@@ -120,13 +121,6 @@ def _document() -> bytes:
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
         }
     ).encode()
-
-
-def _read(url: str) -> bytes | None:
-    try:
-        return urls.read_bytes(url)
-    except MissingUrlError:
-        return None
 
 
 def _holder(document: bytes) -> str:

@@ -21,7 +21,7 @@ from deltalake import DeltaTable
 from outspike import urls
 from outspike.errors import MissingUrlError
 from outspike.store import lease
-from outspike.store.files import RangeFiles
+from outspike.store.files import RangeFiles, read_if_there
 from outspike.store.lease import OvertakenError
 
 _LOG = "_delta_log"
@@ -126,10 +126,10 @@ class _Mirror:
         if last is not None and checkpoint is not None and "parts" not in checkpoint:
             self.version = int(checkpoint["version"])
             name = _checkpoint(self.version)
-            data = urls.read_bytes(urls.join(self.url, _LOG, name))
+            log = urls.join(self.url, _LOG)
+            data, entry = RangeFiles().read_all([urls.join(log, name), self._log_url(self.version)])
             (self.folder / _LOG / name).write_bytes(data)
             (self.folder / _LOG / _LAST_CHECKPOINT).write_bytes(last)
-            entry = urls.read_bytes(self._log_url(self.version))
             self._log(self.version).write_bytes(entry)
         try:
             found = urls.list_files(urls.join(self.url, _LOG), [".json"])
@@ -173,10 +173,7 @@ class _Mirror:
         return self._read(self._log(version).name)
 
     def _read(self, name: str) -> bytes | None:
-        try:
-            return urls.read_bytes(urls.join(self.url, _LOG, name))
-        except MissingUrlError:
-            return None
+        return read_if_there(urls.join(self.url, _LOG, name))
 
 
 def _remove(folder: Path, owner: int) -> None:

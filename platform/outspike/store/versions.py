@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -67,7 +67,8 @@ def retained(
 
     These are the pinned ones, those to ``keep``, the newest, and whatever was the newest within
     the grace period. Of the last only those that matter are listed: as long as commits only add
-    rows, a version names all that the ones before it name.
+    rows, a version names all that the ones before it name. Versions that an earlier ``gc`` with a
+    shorter grace period has let go of cannot be read any more, and are not among them.
     """
     history = commits(store_url)
     since = (now or datetime.now(UTC)).timestamp() - grace_s
@@ -82,7 +83,19 @@ def retained(
         if index + 1 == len(history) or history[index + 1].removes
     }
     pinned = read_table(open_table(store_url, PINS), ["catalog_version"])
-    return sorted({*fullest, *keep, *pinned["catalog_version"].to_pylist()})
+    wanted = {*keep, *pinned["catalog_version"].to_pylist()}
+    return sorted(wanted | _readable(store_url, fullest - wanted))
+
+
+def _readable(store_url: str, versions: Iterable[int]) -> set[int]:
+    """Those of some catalog versions whose files are all there."""
+    there = {url.rsplit("/", 1)[-1] for url in urls.list_files(urls.join(store_url, CATALOG))}
+    found = set()
+    for version in versions:
+        needed = open_table(store_url, CATALOG, version).file_uris()
+        if all(uri.rsplit("/", 1)[-1] in there for uri in needed):
+            found.add(version)
+    return found
 
 
 def named_segments(store_url: str, versions: Sequence[int]) -> set[Segment]:

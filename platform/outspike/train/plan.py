@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from outspike import encoders
+from outspike import encoders, urls
 from outspike.config import EncoderConfig, StoreConfig, TrainConfig
 from outspike.datasets.catalog import DATASETS, is_supervised
 from outspike.detectors.build import DETECTORS, build
@@ -20,6 +20,7 @@ from outspike.errors import ConfigError, DatasetError, StoreError
 from outspike.evaluate.protocols import TEST_SELECTED, get_protocol
 from outspike.recording import Recording
 from outspike.store.bags import BagReader
+from outspike.store.cache import ShardCache, default_folder
 from outspike.store.fingerprint import FeatureSetSpec
 from outspike.store.store import FeatureStore
 from outspike.train.accumulate import check_divisible
@@ -163,7 +164,31 @@ def open_reader(plan: TrainingPlan) -> BagReader:
     store = FeatureStore.open(
         where.url, version=where.version, recordings_version=where.recordings_version
     )
-    return BagReader(store, [spec.address for spec in plan.feature_sets.values()])
+    names = [spec.address for spec in plan.feature_sets.values()]
+    return BagReader(store, names, cache=_shard_cache(plan.config, store, names))
+
+
+def _shard_cache(
+    config: TrainConfig, store: FeatureStore, names: Sequence[str]
+) -> ShardCache | None:
+    """Where a node keeps the shards of a store on S3; None where that would not help.
+
+    Features that do not fit would be fetched and thrown away in turns, whole shards for a few rows.
+    """
+    max_bytes = int(config.shard_cache_gb * 1e9)
+    if urls.is_local(store.url) or not max_bytes:
+        return None
+    needed = sum(store.features(name).num_bytes for name in names)
+    if needed > max_bytes:
+        logger.warning(
+            "features of %.1f GB do not fit the shard cache of %.1f GB and are read from %s each "
+            "time; raise shard_cache_gb where the disk has room",
+            needed / 1e9,
+            max_bytes / 1e9,
+            store.url,
+        )
+        return None
+    return ShardCache(config.shard_cache or default_folder(), max_bytes)
 
 
 def _check_selection(config: TrainConfig) -> None:
