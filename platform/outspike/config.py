@@ -496,11 +496,6 @@ class TrainConfig:
     by all of them; None is ``outspike/shards`` in the user's cache folder."""
     shard_cache_gb: float = 20.0
     """What that folder may hold; features that need more are read from S3 each time, as with 0."""
-    shard_cache: str | None = None
-    """Folder on each node where workers keep the features of a store on S3, fetched once and mapped
-    by all of them; None is ``outspike/shards`` in the user's cache folder."""
-    shard_cache_gb: float = 20.0
-    """What that folder may hold; features that need more are read from S3 each time, as with 0."""
     checkpoint_every: int = 50
     """Steps between checkpoints; the last step always gets one."""
     log_every: int = 10
@@ -531,8 +526,6 @@ class TrainConfig:
             )
         half = self.bags_per_batch // 2
         if not 0 <= self.num_workers <= half:
-        if self.shard_cache_gb < 0:
-            raise ConfigError(f"shard_cache_gb={self.shard_cache_gb} must not be below 0.")
             raise ConfigError(
                 f"num_workers={self.num_workers}: bags_per_batch={self.bags_per_batch} gives "
                 f"{half} bags a half, and each worker needs one of either; lower num_workers, or "

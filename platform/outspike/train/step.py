@@ -287,8 +287,6 @@ PLACE_FIELDS = (
     "num_cpus",
     "shard_cache",
     "shard_cache_gb",
-    "shard_cache",
-    "shard_cache_gb",
     "checkpoint_every",
     "log_every",
     "max_failures",
