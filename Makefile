@@ -17,7 +17,7 @@ PIP := PIP_CONSTRAINT=constraints-cpu.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-media lint docs bench ped2 fights compare
+.PHONY: help install demo test test-slow test-cluster test-media lint docs bench ped2 fights compare
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  \1\t/' | expand -t 16
@@ -41,6 +41,9 @@ test: $(INSTALLED)  ## the default suite: CPU only, offline; a file's tests shar
 
 test-slow: $(INSTALLED)  ## the slow tests; a skip is a failure
 	$(PYTEST) -m "slow and not gpu and not media" --no-skips
+
+test-cluster: $(INSTALLED)  ## slow tests on several nodes: hosts of their own as root, lost in the middle of each job
+	$(PYTEST) tests/cluster -m "slow and not gpu"
 
 test-media: $(INSTALLED)  ## the tests on real recordings (OUTSPIKE_MEDIA); a skip is a failure
 	$(PYTEST) -m "media and not gpu" --no-skips

@@ -70,7 +70,11 @@ def tune(arguments: Arguments = None, prog: str = "jobs/tune.py") -> int:
             "examples:\n"
             f"  {prog} --num-trials 8\n"
             f"  {prog} --space optim.lr=log:1e-4:1e-1 detector.dropout=uniform:0:0.8\n"
-            f"  {prog} ssls-ablation --resume\n"
+            f"  {prog} --space optim.optimiser=choice:adam,sgd "
+            "'optim.lr=log:1e-3:1 when optim.optimiser=sgd'\n"
+            f"  {prog} --num-trials 500 --hours 8 --patience 50\n"
+            f"  {prog} --sampler pbt --num-trials 8 --grace-steps 25\n"
+            f"  {prog} ssls-ablation --resume\n\n"
             "The same command goes on after an interruption."
         ),
         arguments=arguments,

@@ -202,6 +202,47 @@ def test_a_trial_that_fails_does_not_stop_the_others(config: TuneConfig) -> None
         search(replace(config, name="other", resume=True))
 
 
+@pytest.mark.slow
+def test_a_search_ends_when_nothing_is_gained(config: TuneConfig) -> None:
+    """The budget of patience ends it long before its number of trials, and it says so."""
+    config = replace(
+        config, sampler="random", early_stop=False, num_trials=40, patience=2, max_concurrent=1
+    )
+    result = search(config)
+    assert 3 <= len(result.trials) < 40
+    assert result.ended == "no gain in 2 trials"
+    assert "(no gain in 2 trials)" in result.table()
+    assert search(config) == result
+
+
+@pytest.mark.slow
+def test_a_population_hands_weights_on(config: TuneConfig) -> None:
+    """Four members, compared every two of six steps: each segment is a run of its own that begins
+    where the one it goes on with ended, and the worst goes on with the weights of another."""
+    config = replace(config, sampler="pbt", num_trials=4)
+    result = search(config)
+    assert len(result.trials) == 12
+    assert sorted(trial.step for trial in result.trials) == [2] * 4 + [4] * 4 + [6] * 4
+    _, runs = runs_of(config)
+    by_key = {run.data.tags["outspike.trial"].split("/")[1]: run for run in runs}
+    assert by_key.keys() == {trial.trial_id for trial in result.trials}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    client = connect(config.train.tracking_uri)
+    for trial in result.trials:
+        run = by_key[trial.trial_id]
+        steps = [m.step for m in client.get_metric_history(run.info.run_id, "held_out/video_auc")]
+        assert steps == [trial.step]
+        if trial.step == 2:
+            assert trial.continues is None
+        else:
+            assert run.data.tags["outspike.continues"] == f"{config.name}/{trial.continues}"
+    for step in (4, 6):
+        parents = [trial.continues for trial in result.trials if trial.step == step]
+        assert len(parents) == 4
+        assert len(set(parents)) == 3, "one member is replaced"
+    assert search(config) == result
+
+
 _DRIVER = """
 import json, sys
 from outspike.config import TuneConfig, from_json
