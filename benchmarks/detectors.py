@@ -253,7 +253,7 @@ def check_ief(device: str) -> None:
     config = IefVadConfig(attention_dropout=0.0, compat="ief_vad_2025", **sizes)
     ours = made(config, device)
     naive = NaiveIefVad(config).to(device).train()
-    naive.load_state_dict(ief_published.export_published(ours), strict=True)
+    naive.load_state_dict(ief_published.NAMES.export(ours), strict=True)
     bags = make_bags(config, 4, 24, device)
     costs = our_cost(ours, bags), ief_cost(naive, bags)
     torch.testing.assert_close(costs[0], costs[1], rtol=1e-5, atol=0)
@@ -261,7 +261,7 @@ def check_ief(device: str) -> None:
         cost.backward()
     parameters = dict(naive.named_parameters())
     for key, value in ours.named_parameters():
-        other = parameters[ief_published.published_name(key)].grad
+        other = parameters[ief_published.NAMES.of(key)].grad
         torch.testing.assert_close(value.grad, other, rtol=1e-3, atol=1e-6)
 
 
@@ -280,7 +280,7 @@ def ief_step(form: str, device: str) -> Callable[[Bags], None]:
     if form == "ours":
         return stepper(ours, lambda bags: our_cost(ours, bags))
     naive = NaiveIefVad(config).to(device).train()
-    naive.load_state_dict(ief_published.export_published(ours), strict=True)
+    naive.load_state_dict(ief_published.NAMES.export(ours), strict=True)
     return stepper(naive, lambda bags: ief_cost(naive, bags))
 
 

@@ -191,7 +191,7 @@ def check(device: str) -> None:
     torch.testing.assert_close(costs[0], costs[1], rtol=1e-5, atol=0)
     parameters = dict(naive.named_parameters())
     for key, value in ours.named_parameters():
-        expected = parameters[published.published_name(key)].grad
+        expected = parameters[published.NAMES.of(key)].grad
         assert value.grad is not None
         assert expected is not None
         scale = float(expected.abs().max())

@@ -1,12 +1,15 @@
 """Made-up bags for detector tests."""
 
+import dataclasses
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
 
+from outspike.config import SslsConfig
 from outspike.detectors.bags import Bags, collate
+from outspike.detectors.ssls import Ssls
 from outspike.store.bags import Bag
 
 
@@ -67,6 +70,45 @@ def batch():
             for i, n in enumerate(lengths)
         ]
         return collate(bags, step=step, supervised=supervised).to("cpu", dtype)
+
+    return build
+
+
+def make_separable(widths):
+    """Eight bags of twelve rows; every other one is anomalous in rows 4 to 7, and looks it."""
+    bags = [make_bag(f"v{i}", 12, widths, label=i % 2) for i in range(8)]
+    for i in range(1, 8, 2):
+        for rows in bags[i].features.values():
+            rows[:, 4:8, : rows.shape[2] // 2] += 2
+        bags[i] = dataclasses.replace(bags[i], intervals=((4 * 16, 8 * 16),))
+    return bags
+
+
+def train(detector, bags, *, num_steps, lr, optimiser=torch.optim.Adam, **collating):
+    """Take steps on all bags at once, without synthetic ones; leaves the detector in eval mode."""
+    ssls = Ssls(SslsConfig(), total_steps=num_steps)
+    steps = optimiser(detector.train().parameters(), lr=lr)
+    for step in range(num_steps):
+        batch = collate(bags, step=step, **collating)
+        steps.zero_grad()
+        total, _ = ssls.reduce(detector.loss(batch, detector(batch)), batch, step)
+        total.backward()
+        steps.step()
+    detector.eval()
+
+
+@pytest.fixture
+def scores_of_trained():
+    """Train a detector on separable bags, and score them: those of normal bags, of anomalous bags
+    before the anomaly, and of the anomaly.
+    """
+
+    def build(detector, **training):
+        bags = make_separable(detector.feature_sets)
+        train(detector, bags, **training)
+        with torch.no_grad():
+            scores = detector(collate(bags)).snippet
+        return scores[::2], scores[1::2, :4], scores[1::2, 4:8]
 
     return build
 

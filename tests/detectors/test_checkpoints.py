@@ -48,6 +48,15 @@ def test_weights_come_back_in_the_default_form_and_in_eval_mode(msf_state, tmp_p
     assert all(torch.equal(again[k], v) for k, v in msf_state.items() if not msf.is_unused(k))
 
 
+@pytest.mark.parametrize("setting", [{"input_norm": "standardise"}, {"hidden": 2}], ids=str)
+def test_no_layer_is_left_at_random_beside_imported_ones(setting, msf_state, tmp_path):
+    """Settings that add a scaling or a projection are refused: no file has entries for them."""
+    with pytest.raises(
+        CheckpointError, match=r"(standardise|project)\S+: the published MSF layout"
+    ):
+        import_checkpoint("msf", saved(msf_state, tmp_path), dataclasses.replace(MSF, **setting))
+
+
 def test_safetensors_are_read_too(msf_state, tmp_path):
     """The same entries from the other plain format."""
     path = tmp_path / "weights.safetensors"
@@ -138,7 +147,7 @@ def test_an_absent_file_and_an_unknown_name_are_named(tmp_path):
 def test_both_ief_vad_layouts_need_the_settings_they_do_not_hold(tmp_path, layout):
     """Heads, nu, rate and noise model are never guessed."""
     model = build(IEF)
-    state = ief_vad.export_published(model)
+    state = ief_vad.NAMES.export(model)
     assert all(key.startswith("temporal.") for key in state)
     if layout == "running":
         state = {"epoch": 1, "model_state_dict": state, "optimizer_state_dict": {}, "ap": 0.1}
@@ -156,5 +165,5 @@ def test_an_ief_vad_of_the_published_size_has_the_published_number_of_parameters
     """78 tensors, 23,633,665 values at width 768 with two layers and ten steps."""
     with torch.device("meta"):
         model = build(IefVadConfig())
-    assert len(ief_vad.key_map(model)) == 78
+    assert len(ief_vad.NAMES.key_map(model)) == 78
     assert sum(p.numel() for p in model.parameters()) == 23_633_665

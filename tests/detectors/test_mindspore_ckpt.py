@@ -143,11 +143,11 @@ def mindspore_state(model):
         "bias": "beta",
     }
     state = {}
-    for key, entry in published.export_published(model).items():
+    for key, entry in published.NAMES.export(model).items():
         if published.is_optional(key):
             continue
         stem, _, last = key.rpartition(".")
-        is_norm = f"{stem}.running_mean" in published.export_published(model)
+        is_norm = f"{stem}.running_mean" in published.NAMES.export(model)
         name = f"{stem}.{renames[last]}" if is_norm else key
         state[name] = (entry[:, :, None] if entry.dim() == 3 else entry).numpy()
     return state

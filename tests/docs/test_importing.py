@@ -110,7 +110,7 @@ def _others(root: Path, rng: np.random.Generator) -> None:
     torch.manual_seed(0)
     torch.save(msf.export_published(build(MsfConfig())), root / "iter_5000.pkl")
     with torch.device("meta"):
-        state = ief_vad.export_published(build(IefVadConfig()))
+        state = ief_vad.NAMES.export(build(IefVadConfig()))
     torch.save({name: torch.zeros(v.shape) for name, v in state.items()}, root / "ucf.pth")
 
 

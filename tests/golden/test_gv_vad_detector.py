@@ -163,7 +163,7 @@ def test_gradients_of_a_training_step_are_the_published_ones(golden, load):
     """All parameters of the network, and the learned scale where there is one."""
     model, ssls, *_ = train_step(golden, load)
     ours = dict(model.named_parameters())
-    names = published.key_map(model)
+    names = published.NAMES.key_map(model)
     for key, expected in golden.group("grad/").items():
         found = ssls.rho.grad if key == "VLR" else ours[names[key]].grad
         tolerance = GRADIENT * np.abs(expected).max()
@@ -179,7 +179,7 @@ def test_an_optimiser_step_ends_where_the_published_one_does(golden, load):
     model, ssls, *_, meta = train_step(golden, load)
     groups = [{"params": list(model.parameters())}, *ssls.parameter_groups(meta["lr"])]
     torch.optim.Adam(groups, lr=meta["lr"], weight_decay=meta["weight_decay"]).step()
-    state, names = model.state_dict(), published.key_map(model)
+    state, names = model.state_dict(), published.NAMES.key_map(model)
     for key, expected in golden.group("out/after_step/").items():
         found = ssls.rho if key == "VLR" else state[names[key]]
         np.testing.assert_allclose(found.detach(), expected, atol=2e-6, rtol=1e-6, err_msg=key)

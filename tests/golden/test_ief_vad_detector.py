@@ -145,7 +145,7 @@ def test_a_training_step_repeats_the_published_one(golden, load):
     wanted = {"classification": "classification", "agreement": "reg", "kl": "kl", "total": "total"}
     for ours, theirs in wanted.items():
         assert log[ours] == pytest.approx(golden.number(f"loss/{theirs}"), rel=1e-5), theirs
-    ours = published.key_map(model)
+    ours = published.NAMES.key_map(model)
     for name, expected in golden.group("grad/").items():
         found = model.get_parameter(ours[name]).grad
         np.testing.assert_allclose(found, expected, **GRADIENT, err_msg=name)
@@ -159,7 +159,7 @@ def test_a_training_step_repeats_the_published_one(golden, load):
 def test_a_published_checkpoint_survives_the_round_trip(golden, load):
     """Import and export give back the same names and the same bits."""
     model = load(golden, config_of(golden, golden["in/img"].shape[2]))
-    exported = published.export_published(model)
+    exported = published.NAMES.export(model)
     state = golden.group("state/")
     assert set(exported) == set(state)
     for key, value in state.items():

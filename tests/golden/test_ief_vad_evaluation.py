@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from outspike.config import IefVadConfig
 from outspike.detectors.bags import collate
 from outspike.detectors.ief_vad.detector import IefVad
-from outspike.detectors.ief_vad.published import key_map
+from outspike.detectors.ief_vad.published import NAMES
 from outspike.evaluate.detection import detection_map, non_maximum_suppression
 from outspike.evaluate.evaluate import evaluate
 from outspike.evaluate.perturbation import Outcome, StudyVideo, run_case, summarise
@@ -53,7 +53,7 @@ def build_detector(golden: Mapping[str, NDArray], window: int) -> IefVad:
             compat="ief_vad_2025",
         )
     ).eval()
-    names = key_map(detector)
+    names = NAMES.key_map(detector)
     prefix = "state/"
     detector.load_state_dict(
         {

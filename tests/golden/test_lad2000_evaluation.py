@@ -33,7 +33,7 @@ def detector_of(golden, compat):
     state = {k: torch.from_numpy(np.array(v)) for k, v in golden.group("state/").items()}
     config = dataclasses.replace(published.config_of(state), compat=compat)
     model = build(config).eval()
-    names = published.key_map(model)
+    names = published.NAMES.key_map(model)
     model.load_state_dict({names[key]: value for key, value in state.items()})
     assert model.config.window == golden.number("in/max_seqlen")
     return model

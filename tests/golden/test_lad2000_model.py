@@ -98,7 +98,7 @@ def test_a_training_step_repeats_the_published_one(golden, load, compat):
     """Both heads, losses, all gradients, and parameters after one Adam step."""
     model, rows, scores, log = trained(golden, load, compat)
     _check_outputs(golden, scores, log)
-    ours = published.key_map(model)
+    ours = published.NAMES.key_map(model)
     for name, expected in golden.group("grad/").items():
         if name == "__input__":
             found = rows.grad.transpose(0, 1).reshape(expected.shape)
@@ -116,7 +116,7 @@ def test_networks_of_the_true_size_repeat_the_published_ones(golden, load):
     """Heads, losses, and norms, sums and samples of every gradient."""
     model, _, scores, log = trained(golden, load, None)
     _check_outputs(golden, scores, log)
-    ours = published.key_map(model)
+    ours = published.NAMES.key_map(model)
     for name, norm in golden.group("grad_norm/").items():
         gradient = model.get_parameter(ours[name]).grad
         np.testing.assert_allclose(gradient.double().norm(), norm, rtol=1e-5, err_msg=name)
@@ -150,7 +150,7 @@ def test_a_published_checkpoint_survives_the_round_trip(golden, load):
         config = model.config
         assert (config.window, config.width, config.hidden) == (length, 16 * channels, hidden)
         assert (len(config.classes) or 2, config.down, config.head) == (classes, down, head)
-    exported = published.export_published(model)
+    exported = published.NAMES.export(model)
     state = state_of(golden)
     assert set(exported) == set(state)
     for key, value in state.items():

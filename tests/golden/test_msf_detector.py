@@ -148,7 +148,7 @@ def test_a_training_step_repeats_the_published_one(golden, load):
     assert log["mil"] == pytest.approx(golden.number("loss/mil"), abs=1e-6)
     assert log["smooth"] == pytest.approx(golden.number("loss/smooth"), abs=1e-6)
     assert total.item() == pytest.approx(golden.number("loss/total"), abs=1e-6)
-    ours = published.key_map(model)
+    ours = published.NAMES.key_map(model)
     for name, expected in golden.group("grad/").items():
         found = model.get_parameter(ours[name.removesuffix("[:4]")]).grad
         np.testing.assert_allclose(found[: len(expected)], expected, **GRADIENT, err_msg=name)

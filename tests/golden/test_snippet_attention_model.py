@@ -83,7 +83,7 @@ def test_the_non_local_block_equals_the_authors(golden, load):
 def test_a_published_checkpoint_survives_the_round_trip(golden, load):
     """Import and export give back the same names and the same bits."""
     state = state_of(golden)
-    exported = published.export_published(load(golden))
+    exported = published.NAMES.export(load(golden))
     assert {key for key in exported if not published.is_optional(key)} == set(state)
     for key, value in state.items():
         assert torch.equal(exported[key], value), key
@@ -96,7 +96,7 @@ def test_a_training_step_repeats_the_derived_one(golden, compat):
     state = state_of(golden)
     config = dataclasses.replace(published.config_of(state), dropout=0.0, compat=compat)
     model = build(config).train()
-    ours = published.key_map(model)
+    ours = published.NAMES.key_map(model)
     fresh = model.state_dict()
     model.load_state_dict({**fresh, **{ours[key]: value for key, value in state.items()}})
     bags = bags_of(model, tensor(golden["in/x"]), golden["in/labels"])

@@ -40,7 +40,7 @@ def msf_file(tmp_path):
 def ief_file(tmp_path):
     path = tmp_path / "ucf.pth"
     config = IefVadConfig(**IEF, num_heads=2)
-    torch.save(ief_vad.export_published(build(config)), path)
+    torch.save(ief_vad.NAMES.export(build(config)), path)
     return str(path)
 
 

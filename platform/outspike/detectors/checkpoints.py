@@ -110,7 +110,7 @@ def _import_msf(state: dict[str, Tensor], path: str, config: DetectorConfig | No
     _load(
         model,
         state,
-        msf_published.key_map(model),
+        msf_published.NAMES.key_map(model),
         path,
         unused=msf_published.is_unused,
         optional=lambda key: key in msf_published.OPTIONAL,
@@ -125,7 +125,7 @@ def _import_ief_vad(state: dict[str, Tensor], path: str, config: DetectorConfig 
             "noise_model; pass the IefVadConfig it was trained with."
         )
     model = IefVad(config)
-    _load(model, state, ief_vad_published.key_map(model), path)
+    _load(model, state, ief_vad_published.NAMES.key_map(model), path)
     return model
 
 
@@ -136,7 +136,7 @@ def _import_gv_vad(state: dict[str, Tensor], path: str, config: DetectorConfig |
     model = GvVad(config)
     unused = [key for key in state if gv_vad_published.is_unused(key, model)]
     logger.info("imported=gv_vad path=%s unused=%s", path, ",".join(unused) or "none")
-    _load(model, state, gv_vad_published.key_map(model), path, unused=unused.__contains__)
+    _load(model, state, gv_vad_published.NAMES.key_map(model), path, unused=unused.__contains__)
     return model
 
 
@@ -153,7 +153,7 @@ def _import_saa(path: str | Path, config: DetectorConfig | None) -> Saa:
     _load(
         model,
         state,
-        saa_published.key_map(model),
+        saa_published.NAMES.key_map(model),
         str(path),
         unused=saa_published.is_unused,
         optional=saa_published.is_optional,
@@ -170,7 +170,7 @@ def _import_aed(
             f"{path}: asked for {name!r}, the file or the settings are of {config.kind!r}."
         )
     model = Aed(config)
-    _load(model, state, aed_published.key_map(model), path)
+    _load(model, state, aed_published.NAMES.key_map(model), path)
     return model
 
 

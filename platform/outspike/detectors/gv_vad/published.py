@@ -1,6 +1,5 @@
 """Names of the published GV-VAD state dict (``gv_vad_ssls.md`` section 2.6)."""
 
-import re
 from collections.abc import Mapping
 
 import torch
@@ -8,10 +7,11 @@ from torch import Tensor
 
 from outspike.config import GvVadConfig
 from outspike.detectors.gv_vad.detector import GvVad
+from outspike.detectors.names import PublishedNames
 from outspike.errors import CheckpointError
 
 _BLOCKS = {"visual": "Aggregate", "text": "Aggregate_text"}
-_RENAMES = (
+_BLOCK_RULES = (
     (r"branches\.0\.conv", "conv_1.0"),
     (r"branches\.0\.norm", "conv_1.2"),
     (r"branches\.1\.conv", "conv_2.0"),
@@ -25,39 +25,23 @@ _RENAMES = (
     (r"context\.out", "non_local.W.0"),
     (r"context\.norm", "non_local.W.1"),
 )
-_HEAD = {
-    "head.first.": "fc1.",
-    "head.second.": "fc2.",
-    "head.last.": "fc3.",
-    "fusion.visual.": "fc0.",
-}
+NAMES = PublishedNames(
+    layout="GV-VAD",
+    rules=(
+        *(
+            (rf"context\.{stream}\.{ours}\.", f"{block}.{theirs}.")
+            for stream, block in _BLOCKS.items()
+            for ours, theirs in _BLOCK_RULES
+        ),
+        (r"head\.first\.", "fc1."),
+        (r"head\.second\.", "fc2."),
+        (r"head\.last\.", "fc3."),
+        (r"fusion\.visual\.", "fc0."),
+    ),
+    limits="no input scaling, and its names for fusion 'add_up' are not known; use "
+    "input_norm='none' and another fusion",
+)
 _SCALE = "VLR"
-
-
-def published_name(key: str) -> str:
-    """Published name of one of our entries.
-
-    Raises:
-        CheckpointError: the entry has no place in the published layout.
-    """
-    for stream, block in _BLOCKS.items():
-        prefix = f"context.{stream}."
-        for pattern, replacement in _RENAMES:
-            renamed, hits = re.subn(rf"^{pattern}\.", f"{replacement}.", key.removeprefix(prefix))
-            if key.startswith(prefix) and hits:
-                return f"{block}.{renamed}"
-    for ours, published in _HEAD.items():
-        if key.startswith(ours):
-            return published + key.removeprefix(ours)
-    raise CheckpointError(
-        f"{key}: the published GV-VAD layout has no input scaling, and its names for fusion "
-        "'add_up' are not known; use input_norm='none' and another fusion."
-    )
-
-
-def key_map(model: GvVad) -> dict[str, str]:
-    """Published name of every entry, and ours."""
-    return {published_name(key): key for key in model.state_dict()}
 
 
 def is_unused(key: str, model: GvVad) -> bool:
@@ -120,9 +104,8 @@ def export_published(model: GvVad, scale: float | None = None) -> dict[str, Tens
         model: whose weights are written; frames alone get the layer that is never called.
         scale: learned SSLS scale to write first, as ``VLR``.
     """
-    ours = model.state_dict()
     state = {} if scale is None else {_SCALE: torch.tensor(scale)}
-    state |= {name: ours[key].detach().clone() for name, key in key_map(model).items()}
+    state |= NAMES.export(model)
     if model.config.feature_group == "vis":
         width = model.config.visual_width
         state["fc0.weight"], state["fc0.bias"] = torch.zeros(width, width), torch.zeros(width)

@@ -1,5 +1,6 @@
 """The published MSF checkpoint and its 47 entries (``ucf_crime_dvs_msf.md`` section 6)."""
 
+import re
 from collections.abc import Mapping
 
 import torch
@@ -7,20 +8,9 @@ from torch import Tensor, nn
 
 from outspike.config import MsfConfig
 from outspike.detectors.msf.detector import DILATIONS, Msf
+from outspike.detectors.names import PublishedNames
 from outspike.errors import CheckpointError
 
-_PREFIXES = {
-    "classifier.": "classifier.",
-    "MSF.conv_4.0.": "fusion.gate.",
-    "MSF.SpikingGCN.gc1.": "fusion.graph.similar_in.",
-    "MSF.SpikingGCN.gc2.": "fusion.graph.similar_out.",
-    "MSF.SpikingGCN.gc3.": "fusion.graph.distant_in.",
-    "MSF.SpikingGCN.gc4.": "fusion.graph.distant_out.",
-    "MSF.SpikingGCN.linear.": "fusion.graph.linear.",
-    "MSF.tim.interactor.": "fusion.tim.",
-    **{f"MSF.conv_{i + 1}.0.": f"fusion.branches.{i}.conv." for i in range(len(DILATIONS))},
-    **{f"MSF.conv_{i + 1}.1.": f"fusion.branches.{i}.norm." for i in range(len(DILATIONS))},
-}
 #: Absent from some files; the module's own defaults are the published constants.
 OPTIONAL = {
     "MSF.tim.in_lif.threshold": "fusion.tim.inner_threshold",
@@ -28,23 +18,33 @@ OPTIONAL = {
     "MSF.tim.in_lif.act_fun.alpha": "fusion.tim.inner_alpha",
     "MSF.tim.out_lif.act_fun.alpha": "fusion.tim.outer_alpha",
 }
+NAMES = PublishedNames(
+    layout="MSF",
+    rules=(
+        *((re.escape(ours) + "$", published) for published, ours in OPTIONAL.items()),
+        (r"classifier\.", "classifier."),
+        (r"fusion\.gate\.", "MSF.conv_4.0."),
+        (r"fusion\.graph\.similar_in\.", "MSF.SpikingGCN.gc1."),
+        (r"fusion\.graph\.similar_out\.", "MSF.SpikingGCN.gc2."),
+        (r"fusion\.graph\.distant_in\.", "MSF.SpikingGCN.gc3."),
+        (r"fusion\.graph\.distant_out\.", "MSF.SpikingGCN.gc4."),
+        (r"fusion\.graph\.linear\.", "MSF.SpikingGCN.linear."),
+        (r"fusion\.tim\.", "MSF.tim.interactor."),
+        *(
+            (rf"fusion\.branches\.{i}\.{ours}\.", f"MSF.conv_{i + 1}.{theirs}.")
+            for i in range(len(DILATIONS))
+            for ours, theirs in (("conv", 0), ("norm", 1))
+        ),
+    ),
+    limits="no input projection or scaling; only a model with input_norm='none' and width == 4 * "
+    "hidden has a place there",
+)
 _SIGMA = "MSF.SpikingGCN.disAdj.sigma"
 
 
 def is_unused(key: str) -> bool:
     """Whether a published entry has no effect on any score (section 5.6)."""
     return key == _SIGMA or key.startswith(("fc.", "tim."))
-
-
-def key_map(model: Msf) -> dict[str, str]:
-    """Published name of every acting entry, and our name for it."""
-    names = dict(OPTIONAL)
-    inverse = {ours: published for published, ours in _PREFIXES.items()}
-    for key in model.state_dict():
-        for prefix, published in inverse.items():
-            if key.startswith(prefix) and key not in OPTIONAL.values():
-                names[published + key.removeprefix(prefix)] = key
-    return names
 
 
 def config_of(state: Mapping[str, Tensor]) -> MsfConfig:
@@ -70,13 +70,7 @@ def export_published(model: Msf) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the model scales or projects its inputs, which the published one cannot.
     """
-    if model.project is not None or model.standardise is not None:
-        raise CheckpointError(
-            "The published layout has no input projection or scaling; only a model with "
-            "input_norm='none' and width == 4 * hidden can be exported."
-        )
-    ours = model.state_dict()
-    state = {name: ours[key].detach().clone() for name, key in key_map(model).items()}
+    state = NAMES.export(model)
     width = 4 * model.config.hidden
     filler = nn.Linear(width, width)
     state["fc.weight"], state["fc.bias"] = filler.weight.detach(), filler.bias.detach()

@@ -8,22 +8,29 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from outspike.config import SaaConfig
-from outspike.detectors.saa.detector import Saa
+from outspike.detectors.names import PublishedNames, require_axes
 from outspike.detectors.saa.model import DILATIONS
-from outspike.errors import CheckpointError
 
-_PREFIXES = {
-    **{f"temporal.branches.{i}.conv.": f"aggregate.conv_{i + 1}.0." for i in range(len(DILATIONS))},
-    **{f"temporal.branches.{i}.norm.": f"aggregate.conv_{i + 1}.2." for i in range(len(DILATIONS))},
-    "temporal.gate.": "aggregate.conv_4.0.",
-    "temporal.merge.conv.": "aggregate.conv_5.0.",
-    "temporal.merge.norm.": "aggregate.conv_5.2.",
-    "temporal.non_local.out.conv.": "aggregate.non_local.W.0.",
-    "temporal.non_local.out.norm.": "aggregate.non_local.W.1.",
-    **{f"temporal.non_local.{n}.": f"aggregate.non_local.{n}." for n in ("theta", "phi", "g")},
-    **{f"attention.layers.{i}.": f"attn.attention.{n}." for i, n in enumerate((0, 3, 5))},
-    **{f"classifier.layers.{i}.": f"classifier.fc{i + 1}." for i in range(3)},
-}
+NAMES = PublishedNames(
+    layout="SAA",
+    rules=(
+        *(
+            (rf"temporal\.branches\.{i}\.{ours}\.", f"aggregate.conv_{i + 1}.{theirs}.")
+            for i in range(len(DILATIONS))
+            for ours, theirs in (("conv", 0), ("norm", 2))
+        ),
+        (r"temporal\.gate\.", "aggregate.conv_4.0."),
+        (r"temporal\.merge\.conv\.", "aggregate.conv_5.0."),
+        (r"temporal\.merge\.norm\.", "aggregate.conv_5.2."),
+        (r"temporal\.non_local\.out\.conv\.", "aggregate.non_local.W.0."),
+        (r"temporal\.non_local\.out\.norm\.", "aggregate.non_local.W.1."),
+        (r"temporal\.non_local\.(theta|phi|g)\.", r"aggregate.non_local.\1."),
+        *((rf"attention\.layers\.{i}\.", f"attn.attention.{n}.") for i, n in enumerate((0, 3, 5))),
+        *((rf"classifier\.layers\.{i}\.", f"classifier.fc{i + 1}.") for i in range(3)),
+    ),
+    limits="no input scaling, projection or audio convolution; use input_norm='none', a width that "
+    "is a multiple of 8, and audio_fusion='concat'",
+)
 _COUNTER = ".num_batches_tracked"
 _MINDSPORE = {
     ".gamma": ".weight",
@@ -36,26 +43,6 @@ _TRAINING_STATE = ("moment1.", "moment2.", "accum.", "learning_rate", "beta1_pow
 _TRAINING_COUNTERS = frozenset(
     {"global_step", "epoch_num", "step_num", "loss_scale", "scale_sense"}
 )
-
-
-def published_name(key: str) -> str:
-    """Published name of one of our entries.
-
-    Raises:
-        CheckpointError: the entry has no place in the published layout.
-    """
-    for ours, theirs in _PREFIXES.items():
-        if key.startswith(ours):
-            return theirs + key.removeprefix(ours)
-    raise CheckpointError(
-        f"{key}: the published SAA layout has no input scaling, projection or audio convolution; "
-        "use input_norm='none', a width that is a multiple of 8, and audio_fusion='concat'."
-    )
-
-
-def key_map(model: Saa) -> dict[str, str]:
-    """Published name of every entry, and ours."""
-    return {published_name(key): key for key in model.state_dict()}
 
 
 def is_optional(key: str) -> bool:
@@ -93,10 +80,7 @@ def config_of(state: Mapping[str, Tensor]) -> SaaConfig:
         "classifier.fc1.weight": 2,
         "classifier.fc2.weight": 2,
     }
-    for key, number in axes.items():
-        if key not in state or state[key].dim() != number:
-            found = f"has shape {tuple(state[key].shape)}" if key in state else "is absent"
-            raise CheckpointError(f"{key} {found}; a published SAA checkpoint has {number} axes.")
+    require_axes(state, axes, NAMES.layout)
     width, attention, first, second = (len(state[key]) for key in axes)
     return SaaConfig(
         width=width,
@@ -104,9 +88,3 @@ def config_of(state: Mapping[str, Tensor]) -> SaaConfig:
         classifier_widths=(first, second),
         bias="aggregate.conv_1.0.bias" in state,
     )
-
-
-def export_published(model: Saa) -> dict[str, Tensor]:
-    """The state dict that the published PyTorch code loads."""
-    state = model.state_dict()
-    return {published_name(key): value.detach().clone() for key, value in state.items()}
