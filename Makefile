@@ -8,6 +8,7 @@
 PYTHON ?= python3
 TORCH_INDEX ?=
 PYTEST_ARGS ?=
+FUZZ_SECONDS ?= 180
 MEDIA := $(or $(OUTSPIKE_MEDIA),../shared/media)
 
 VENV := .venv
@@ -17,7 +18,7 @@ PIP := PIP_CONSTRAINT=constraints-cpu.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-cluster test-media lint docs bench ped2 fights compare
+.PHONY: help install demo test test-slow test-cluster test-media fuzz lint docs bench ped2 fights compare
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  \1\t/' | expand -t 16
@@ -47,6 +48,13 @@ test-cluster: $(INSTALLED)  ## slow tests on several nodes: hosts of their own a
 
 test-media: $(INSTALLED)  ## the tests on real recordings (OUTSPIKE_MEDIA); a skip is a failure
 	$(PYTEST) -m "media and not gpu" --no-skips
+
+fuzz: $(INSTALLED)  ## damaged event recordings: FUZZ_SECONDS of searching for branches a codec (180)
+	$(PIP) install -q atheris
+	@for codec in evt2 evt21 evt3 dat nmnist es aedat2 aedat4 npz mat hdf5; do \
+	  NUMBA_DISABLE_JIT=1 $(BIN)/python tests/events/fuzz_codecs.py --codec $$codec --guided \
+	    --seconds $(FUZZ_SECONDS) || exit 1; \
+	done
 
 lint: $(INSTALLED)  ## format check, lint, types
 	$(BIN)/ruff format --check .

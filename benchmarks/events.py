@@ -40,7 +40,7 @@ from outspike.events.frames import count_frames, windows_by_number, windows_on_g
 from outspike.events.reader import open_events
 from outspike.events.simulate import grey, ief_threshold_counts
 from outspike.events.surfaces import voxel_grid
-from outspike.events.write import write_events
+from outspike.events.write import EventWriter
 
 SIZE = (1280, 720)
 EVENT_BYTES = 13
@@ -100,13 +100,12 @@ def _end_of_header(data: bytes) -> int:
 def written_file(path: Path, num_events: int, version: int, per_us: int = 1) -> int:
     """Random pixels, every event with a row and mostly a time of its own."""
     rng = np.random.default_rng(0)
-    events = Events(
-        np.arange(num_events, dtype=np.int64) // per_us,
-        rng.integers(0, SIZE[0], num_events).astype(np.uint16),
-        rng.integers(0, SIZE[1], num_events).astype(np.uint16),
-        rng.integers(0, 2, num_events).astype(np.uint8),
-    )
-    write_events(path, events, format={2: "evt2", 3: "evt3"}[version], size=SIZE)  # type: ignore[arg-type]
+    with EventWriter(path, format={2: "evt2", 3: "evt3"}[version], size=SIZE) as writer:  # type: ignore[arg-type]
+        for start in range(0, num_events, 1 << 20):
+            number = np.arange(start, min(start + (1 << 20), num_events), dtype=np.int64)
+            columns = [rng.integers(0, side, len(number)) for side in (*SIZE, 2)]
+            x, y, p = (c.astype(k) for c, k in zip(columns, ("u2", "u2", "u1"), strict=True))
+            writer.push(Events(number // per_us, x, y, p))
     return num_events
 
 

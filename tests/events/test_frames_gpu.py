@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from event_samples import random_events
 
 from outspike.errors import AlignmentError, ConfigError
 from outspike.events import frames, frames_gpu, surfaces
@@ -10,21 +11,11 @@ from outspike.events.columns import Events
 SIZE = (160, 120)
 
 
-def make(num: int, seed: int = 0) -> Events:
-    rng = np.random.default_rng(seed)
-    return Events(
-        np.sort(rng.integers(0, 1_000_000, num)),
-        rng.integers(0, SIZE[0], num).astype(np.uint16),
-        rng.integers(0, SIZE[1], num).astype(np.uint16),
-        rng.integers(0, 2, num).astype(np.uint8),
-    )
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("num", [0, 1, 100_000])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32])
 def test_frames_on_the_device_are_the_same_integers(num: int, dtype: type) -> None:
-    events = make(num)
+    events = random_events(num, size=SIZE)
     windows = frames.windows_on_grid(events.t, 33_333, anchor_us=0, num_windows=31)
     expected = frames.count_frames(events, windows, SIZE, dtype)
     found = frames_gpu.count_frames(events, windows, SIZE, dtype)
@@ -36,7 +27,7 @@ def test_frames_on_the_device_are_the_same_integers(num: int, dtype: type) -> No
 @pytest.mark.parametrize("bins", [1, 2, 5])
 @pytest.mark.parametrize("num", [0, 1, 100_000])
 def test_voxels_on_the_device_are_the_same_sums(num: int, bins: int) -> None:
-    events = make(num)
+    events = random_events(num, size=SIZE)
     expected = surfaces.voxel_grid(events, bins, SIZE)
     np.testing.assert_array_equal(frames_gpu.voxel_grid(events, bins, SIZE).get(), expected)
 
@@ -48,13 +39,13 @@ def test_overflow_and_outside_are_errors_on_the_device_too() -> None:
     with pytest.raises(AlignmentError, match="more than 255 events"):
         frames_gpu.count_frames(events, np.array([0, 300]), SIZE, np.uint8)
     with pytest.raises(AlignmentError, match="outside 10x10"):
-        frames_gpu.count_frames(make(500), np.array([0, 500]), (10, 10))
+        frames_gpu.count_frames(random_events(500, size=SIZE), np.array([0, 500]), (10, 10))
 
 
 def test_without_a_device_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where cupy is there and a device is not, too."""
     monkeypatch.setattr(frames_gpu, "available", lambda: False)
     with pytest.raises(ConfigError, match="No CUDA device for cupy"):
-        frames_gpu.count_frames(make(5), np.array([0, 5]), SIZE)
+        frames_gpu.count_frames(random_events(5, size=SIZE), np.array([0, 5]), SIZE)
     with pytest.raises(ConfigError, match="No CUDA device for cupy"):
-        frames_gpu.voxel_grid(make(5), 2, SIZE)
+        frames_gpu.voxel_grid(random_events(5, size=SIZE), 2, SIZE)

@@ -3,9 +3,12 @@
 A part can be decoded once it is known what carries over into it, and foretelling that is far
 cheaper than decoding: high time words are rare and chained in one quick pass, the row, the vector
 base and the low time are found by looking back from the cut, all of it in loops over stretches of
-words that vectorise and seldom branch. The forecast is then checked against
-the state in which the part before really ended. Where they differ, which takes damaged words, the
-part is decoded again from the true state, so the events never depend on the forecast.
+words that vectorise and seldom branch. The forecast is then checked against the state in which the
+part before really ended. Where they differ, which takes damaged words, the part is decoded again
+from the true state, so the events never depend on the forecast.
+
+The thread that asks for the events is one of those that decode: it takes a part itself whenever the
+one whose turn it is has not come back from another thread.
 """
 
 from collections import Counter, deque
@@ -18,6 +21,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from outspike.errors import MediaError
 from outspike.events.codec import Piece, Source
 from outspike.events.column_pool import ColumnPool
 from outspike.events.raw_decode import EVT3, PartDecoder, WordFormat, Words, blocks
@@ -50,27 +54,32 @@ _VECTORS, _VECT_12 = np.uint16(0xE000), np.uint16(Evt3.VECT_12 << 12)
 def parallel_pieces(
     source: Source, words: WordFormat, body: int, num_events: int, num_threads: int
 ) -> Iterator[Piece]:
-    """As :func:`~outspike.events.raw_decode.raw_pieces`, ``num_threads`` parts at a time."""
-    state = new_state()
-    columns = ColumnPool(num_events, words.max_per_word)
+    """As :func:`~outspike.events.raw_decode.raw_pieces`, on ``num_threads``, this one included."""
+    state = forecast = new_state()
+    columns = ColumnPool(min(num_events, WORDS_PER_PART), words.max_per_word)
     waiting: deque[_Part] = deque()
-    with ThreadPoolExecutor(num_threads) as pool:
-        forecast = state
+    with ThreadPoolExecutor(num_threads - 1) as pool:
         for offset, part in blocks(source, words, body, WORDS_PER_PART):
-            job = _Part(source, words, part, offset, columns)
-            job.start(pool, forecast)
+            waiting.append(_Part(source, words, part, offset, columns))
+            waiting[-1].start(pool, forecast)
             forecast = state_after(part, forecast, words)
-            waiting.append(job)
-            if len(waiting) > num_threads:
-                pieces, state = waiting.popleft().result(state)
+            if len(waiting) > 2 * num_threads:
+                pieces, state = _next_result(waiting, state)
                 yield from pieces
         while waiting:
-            pieces, state = waiting.popleft().result(state)
+            pieces, state = _next_result(waiting, state)
             yield from pieces
 
 
+def _next_result(waiting: deque["_Part"], state: State) -> tuple[list[Piece], State]:
+    """Result of the first part; until it is there, this thread decodes parts nobody has begun."""
+    while not waiting[0].is_done and any(part.decode_here() for part in waiting):
+        pass
+    return waiting.popleft().result(state)
+
+
 class _Part:
-    """Some words that are decoded on another thread, from a state that is only foretold."""
+    """Some words that any thread may decode, from a state that is only foretold."""
 
     def __init__(
         self, source: Source, words: WordFormat, part: Words, offset: int, columns: ColumnPool
@@ -82,8 +91,25 @@ class _Part:
         self._columns = columns
 
     def start(self, pool: ThreadPoolExecutor, forecast: State) -> None:
+        """Have it decoded by the next thread that is free."""
         self._forecast = forecast
         self._job: Future[_Decoded] = pool.submit(self._decode, forecast)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether :meth:`result` will not wait."""
+        return self._job.done()
+
+    def decode_here(self) -> bool:
+        """Decode it on this thread, unless another has begun; whether that was so."""
+        if not self._job.cancel():
+            return False
+        self._job = Future()
+        try:
+            self._job.set_result(self._decode(self._forecast))
+        except MediaError as error:  # raised where the part's turn comes, if its forecast was right
+            self._job.set_exception(error)
+        return True
 
     def result(self, state: State) -> tuple[list[Piece], State]:
         """Pieces of the part, and the state after it, given the true state before it.
