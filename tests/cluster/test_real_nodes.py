@@ -205,10 +205,10 @@ def config(lab: Lab, store_url: str) -> TrainConfig:
         window=WindowConfig(length=8),
         optim=OptimConfig(optimiser="adam", lr=1e-3),
         protocol="folder",
-        steps=600,
+        steps=160,
         bags_per_batch=8,
         num_workers=2,
-        checkpoint_every=20,
+        checkpoint_every=10,
         log_every=10,
         storage=f"{lab.bucket}/runs",
         tracking_uri=lab.mlflow,
@@ -268,7 +268,7 @@ def test_a_search_that_loses_a_host_finds_the_same(
     one run of its own, and none left RUNNING."""
     selection = SelectionConfig(split="holdout", share=0.34, every_steps=20)
     base = TuneConfig(
-        train=replace(config, num_workers=0, steps=200, selection=selection),
+        train=replace(config, num_workers=0, selection=selection),
         space=("optim.lr=log:1e-4:1e-1", "detector.dropout=uniform:0:0.6"),
         sampler="random",
         early_stop=False,

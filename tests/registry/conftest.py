@@ -15,11 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from outspike.config import EncoderConfig, MotionFloorConfig
+from outspike.config import EncoderConfig, MotionFloorConfig, MsfConfig
 from outspike.detectors.bags import collate
 from outspike.detectors.build import build
 from outspike.detectors.motion_floor import WIDTH
+from outspike.encoders.catalog import build as build_encoder
 from outspike.evaluate.evaluate import evaluate
 from outspike.evaluate.protocols import get_protocol
 from outspike.evaluate.stored import provenance_of, renamed, score_bundle
@@ -30,6 +32,7 @@ from outspike.store.fingerprint import FeatureSetSpec
 from outspike.store.store import FeatureStore
 from outspike.timebase import SnippetGrid
 from outspike.urls import SourceStat
+from outspike.video.write import write_mp4
 
 #: How far anomalous recordings stand out, in deviations, by feature set; the floor's come last.
 TELLING = {"clip": 0.0, "frame-pyramid": 1.0, "event-pyramid": 6.0, "frame-motion": 0.0}
@@ -117,6 +120,28 @@ def saved(bundle_of: Callable[[str], Bundle], tmp_path: Path) -> Callable[..., P
         return folder
 
     return save
+
+
+@pytest.fixture(scope="session")
+def scoring_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detector with fresh weights that scores raw video."""
+    torch.manual_seed(3)
+    config = EncoderConfig(grid=SnippetGrid(snippet_frames=4, stride=4))
+    spec = build_encoder(config).spec()
+    detector = build(MsfConfig(width=spec.width, hidden=8))
+    bundle = Bundle.of(detector, (config,), (spec,), protocol="folder", provenance={})
+    folder = tmp_path_factory.mktemp("scoring") / "bundle"
+    bundle.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Recording:
+    rng = np.random.default_rng(5)
+    path = tmp_path_factory.mktemp("video") / "street.mp4"
+    coarse = rng.integers(0, 256, (22, 6, 8, 3), dtype=np.uint8)
+    write_mp4(path, iter(coarse.repeat(8, axis=1).repeat(8, axis=2)), fps=Fraction(25))
+    return Recording(dataset="folder", video_id="street", url=str(path))
 
 
 # --------------------------------------------------------------------------------- a server

@@ -4,18 +4,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pytest
-import torch
 
-from outspike.config import EncoderConfig, MsfConfig
 from outspike.datasets.catalog import known_defects
-from outspike.detectors.build import build as build_detector
-from outspike.encoders.catalog import build as build_encoder
 from outspike.errors import CheckpointError, RegistryError
 from outspike.recording import Recording
 from outspike.registry.card import model_card
@@ -24,8 +19,6 @@ from outspike.registry.tracking import connect, start_run
 from outspike.registry.versions import champion, find, newest
 from outspike.scoring.bundle import Bundle
 from outspike.scoring.score import score_recording
-from outspike.timebase import SnippetGrid
-from outspike.video.write import write_mp4
 
 #: What a stranger with nothing but MLflow and the model's address does.
 _ELSEWHERE = """
@@ -42,28 +35,6 @@ _UNINSTALLED = """
 import sys
 sys.path = [path for path in sys.path if not (path.endswith("platform"))]
 """
-
-
-@pytest.fixture(scope="module")
-def scoring_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A detector with fresh weights that scores raw video."""
-    torch.manual_seed(3)
-    config = EncoderConfig(grid=SnippetGrid(snippet_frames=4, stride=4))
-    spec = build_encoder(config).spec()
-    detector = build_detector(MsfConfig(width=spec.width, hidden=8))
-    bundle = Bundle.of(detector, (config,), (spec,), protocol="folder", provenance={})
-    folder = tmp_path_factory.mktemp("scoring") / "bundle"
-    bundle.save(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> Recording:
-    rng = np.random.default_rng(5)
-    path = tmp_path_factory.mktemp("video") / "street.mp4"
-    coarse = rng.integers(0, 256, (22, 6, 8, 3), dtype=np.uint8)
-    write_mp4(path, iter(coarse.repeat(8, axis=1).repeat(8, axis=2)), fps=Fraction(25))
-    return Recording(dataset="folder", video_id="street", url=str(path))
 
 
 def test_versions_count_up_and_carry_their_tags(uri: str, scoring_bundle: Path) -> None:
