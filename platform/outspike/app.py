@@ -4,11 +4,12 @@ A job script is three lines: choose a config, call one function, hand the result
 :func:`run_job`. Errors raised on purpose become one line; anything else keeps its traceback.
 """
 
+import difflib
 import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import tyro
@@ -57,6 +58,8 @@ def choose_config(
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help")):
         given.insert(0, default)
+    if not given[0].startswith("-") and given[0] not in recipes:
+        _refuse_recipe(given[0], recipes, prog)
     return tyro.extras.overridable_config_cli(
         {name: (_first_sentence(recipe), recipe()) for name, recipe in recipes.items()},
         prog=prog,
@@ -66,6 +69,13 @@ def choose_config(
         ),
         args=given,
     )
+
+
+def _refuse_recipe(name: str, recipes: Iterable[str], prog: str) -> NoReturn:
+    near = difflib.get_close_matches(name, recipes, n=3)
+    meant = f" Did you mean {' or '.join(near)}?" if near else ""
+    print(f"{prog}: no recipe {name!r}.{meant} There are {', '.join(recipes)}.", file=sys.stderr)
+    sys.exit(BAD_USAGE)
 
 
 def run_job(main: Callable[[], int | None]) -> NoReturn:
