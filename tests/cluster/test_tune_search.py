@@ -243,6 +243,8 @@ def test_a_population_hands_weights_on(config: TuneConfig) -> None:
     assert search(config) == result
 
 
+#: Environment variable by which the processes of a driver are known.
+_MARK = "OUTSPIKE_TEST_DRIVER"
 _DRIVER = """
 import json, sys
 from outspike.config import TuneConfig, from_json
@@ -264,7 +266,7 @@ def killed(config: TuneConfig, tmp_path: Path) -> Callable[..., TuneConfig]:
             [sys.executable, "-c", _DRIVER, str(path)],
             start_new_session=True,
             stderr=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), _MARK: str(tmp_path)},
         )
         try:
             outcomes = tmp_path / "runs" / config.name / "trials"
@@ -272,9 +274,29 @@ def killed(config: TuneConfig, tmp_path: Path) -> Callable[..., TuneConfig]:
         finally:
             os.kill(driver.pid, how)
             driver.wait(120)
+        # its trials see that their driver is gone, and end; until then they still write
+        began = time.monotonic()
+        while _trials_of(str(tmp_path)) and time.monotonic() - began < 240:
+            time.sleep(0.2)
+        assert not _trials_of(str(tmp_path))
         return longer
 
     return kill
+
+
+def _trials_of(mark: str) -> list[int]:
+    """Ids of Ray's workers that a driver with this mark has left behind."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            title = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+            if not title.startswith((b"ray::ImplicitFunc", b"ray::IDLE")):
+                continue
+            if f"{_MARK}={mark}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+        except OSError:  # it has ended in the meantime
+            continue
+    return found
 
 
 def _until(happened: Callable[[], object], driver: "subprocess.Popen[bytes]") -> None:
@@ -295,7 +317,6 @@ def test_a_search_goes_on_after_a_kill(
     folder = Path(config.train.storage) / config.name / "trials"
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*/outcome.json")}
     assert 0 < len(before) < 5
-    time.sleep(5)  # Ray's processes see that their driver is gone
     result = search(config)
     assert len(result.trials) == 5
     assert all(trial.metric is not None and trial.error is None for trial in result.trials)
