@@ -179,7 +179,7 @@ class _Room:
     def events(self) -> Events:
         """What was written; a copy where the rest of the columns would be held for little."""
         events = self.space.slice(0, self.count)
-        if 2 * self.count < len(self.space):
+        if 4 * self.count < len(self.space):
             return concatenate([events])
         return events
 

@@ -41,7 +41,7 @@ from outspike.events.raw_words import (
 WORDS_PER_PART = 1 << 17
 
 #: Words that are asked together whether one of them is of a type.
-_STRETCH = 256
+_STRETCH = 64
 
 _MASK = Evt3.ADDRESS_MASK
 #: Types where they stand in a word, and as narrow, or comparing them would take wider vectors.
@@ -156,42 +156,43 @@ def _chain_highs(
 ) -> int:
     """Follow high times; the position from which low times count (-1: they go on)."""
     restart = -1
-    for start in range(0, len(words), _STRETCH):
-        stretch = words[start : start + _STRETCH]
-        if not _has(stretch, mask, kind):
+    num_rows = len(words) // _STRETCH
+    rows = words[: num_rows * _STRETCH].reshape(num_rows, _STRETCH)
+    for row in range(num_rows + 1):
+        if row < num_rows and not _has(rows, row, mask, kind):
             continue
-        for i in range(len(stretch)):
-            if stretch[i] & mask != kind:
+        for position in range(row * _STRETCH, min((row + 1) * _STRETCH, len(words))):
+            if words[position] & mask != kind:
                 continue
-            value = np.int64(stretch[i] >> np.uint64(high_shift)) & (period - 1)
+            value = np.int64(words[position] >> np.uint64(high_shift)) & (period - 1)
             high = value if state[TIMED] == 0 else state[HIGH] + (value - state[HIGH]) % period
             if state[TIMED] == 0 or high != state[HIGH]:
-                restart = start + i
+                restart = position
             state[HIGH] = high
             state[TIMED] = 1
     return restart
 
 
 @numba.njit(cache=True, nogil=True)
-def _has(words: Words, mask: Any, kind: Any) -> bool:
-    """Whether one of the words is of a type; looks at all of them, which vectorises."""
+def _has(rows: Words, row: int, mask: Any, kind: Any) -> bool:
+    """Whether one of a row of words is of a type; looks at all of them, which vectorises."""
     found = False
-    for i in range(len(words)):
-        found |= words[i] & mask == kind
+    for i in range(_STRETCH):
+        found |= rows[row, i] & mask == kind
     return found
 
 
 @numba.njit(cache=True, nogil=True)
 def _last(words: NDArray[np.uint16], mask: Any, kind: Any) -> int:
     """Position of the last word of a type, or -1."""
-    stop = len(words)
-    while stop > 0:
-        start = max(0, stop - _STRETCH)
-        if _has(words[start:stop], mask, kind):
-            for position in range(stop - 1, start - 1, -1):
-                if words[position] & mask == kind:
-                    return position
-        stop = start
+    num_rows = len(words) // _STRETCH
+    rows = words[: num_rows * _STRETCH].reshape(num_rows, _STRETCH)
+    for row in range(num_rows, -1, -1):
+        if row < num_rows and not _has(rows, row, mask, kind):
+            continue
+        for position in range(min((row + 1) * _STRETCH, len(words)) - 1, row * _STRETCH - 1, -1):
+            if words[position] & mask == kind:
+                return position
     return -1
 
 
@@ -201,7 +202,7 @@ def _look_back(words: NDArray[np.uint16], restart: int, state: State) -> None:
     state[LOW] = 0 if restart >= 0 else state[LOW]
     low = _last(words, _KIND, _TIME_LOW)
     # Low times step back by a few, so the highest of them is one of the last.
-    for position in range(max(restart, low + 1 - _STRETCH, 0), low + 1):
+    for position in range(max(restart, low + 1 - 4 * _STRETCH, 0), low + 1):
         if words[position] & _KIND == _TIME_LOW:
             state[LOW] = max(state[LOW], np.int64(words[position] & np.uint16(0xFFF)))
     row = _last(words, _KIND, _ADDR_Y)
