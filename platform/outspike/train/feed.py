@@ -7,9 +7,9 @@ resumed run goes on with.
 import dataclasses
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -26,7 +26,9 @@ class Batches(Protocol):
         """Those of one step."""
 
 
-def fed(batch: Batches, config: ComputeConfig, *, start: int, stop: int) -> Iterator[Bags]:
+def fed(
+    batch: Batches, config: ComputeConfig, *, start: int, stop: int
+) -> Generator[Bags, None, None]:
     """The batches of steps ``[start, stop)`` in order, at most ``config.prefetch`` of them ahead.
 
     An error of ``batch`` is raised where its batch would have come. Closing the iterator ends the
@@ -91,12 +93,12 @@ def _pinned(batch: Batches) -> Batches:
 
     def read(step: int) -> Bags:
         bags = batch(step)
-        tensors = {
+        pinned: dict[str, Any] = {
             field.name: value.pin_memory()
             for field in dataclasses.fields(bags)
             if isinstance(value := getattr(bags, field.name), Tensor)
         }
-        features = {name: rows.pin_memory() for name, rows in bags.features.items()}
-        return dataclasses.replace(bags, features=features, **tensors)
+        pinned["features"] = {name: rows.pin_memory() for name, rows in bags.features.items()}
+        return dataclasses.replace(bags, **pinned)
 
     return read

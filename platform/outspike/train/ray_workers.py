@@ -72,12 +72,7 @@ def train_with_ray(plan: TrainingPlan, run_url: str, run_logger: RunLogger | Non
                 "run_url": run_url,
                 "run_id": run_id,
             },
-            scaling_config=rt.ScalingConfig(
-                num_workers=_workers(config),
-                elastic_resize_monitor_interval_s=_RESIZE_EVERY_S,
-                use_gpu=config.gpus_per_worker > 0,
-                resources_per_worker=_resources(config),
-            ),
+            scaling_config=rt.ScalingConfig(**_scaling(config)),
             torch_config=NamedInterface(
                 backend="nccl" if config.gpus_per_worker > 0 else "gloo",
                 timeout_s=math.ceil(config.collective_timeout_s),
@@ -199,11 +194,17 @@ def _set_defaults(config: TrainConfig) -> None:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 
 
-def _workers(config: TrainConfig) -> int | tuple[int, int]:
-    """How many, or from how many to how many."""
-    if config.min_workers is None or config.min_workers == config.num_workers:
-        return config.num_workers
-    return config.min_workers, config.num_workers
+def _scaling(config: TrainConfig) -> dict[str, Any]:
+    """How many workers, or from how many to how many, and what each needs."""
+    scaling: dict[str, Any] = {
+        "num_workers": config.num_workers,
+        "use_gpu": config.gpus_per_worker > 0,
+        "resources_per_worker": _resources(config),
+    }
+    if config.min_workers is not None and config.min_workers < config.num_workers:
+        scaling["num_workers"] = (config.min_workers, config.num_workers)
+        scaling["elastic_resize_monitor_interval_s"] = _RESIZE_EVERY_S
+    return scaling
 
 
 def _resources(config: TrainConfig) -> dict[str, float]:
