@@ -1,13 +1,15 @@
 """Input scaling fitted on training bags and stored with the weights."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from outspike.config import AedConfig, GvVadConfig, IefVadConfig, MsfConfig, SaaConfig
 from outspike.detectors.bags import Bags
+from outspike.detectors.base import Detector
 from outspike.errors import BagError, ConfigError
 
 logger = logging.getLogger(__name__)
@@ -88,3 +90,73 @@ def _merged(
     shift = b[1] - a[1]
     mean = a[1] + shift * (b[0] / count)
     return count, mean, a[2] + b[2] + shift.square() * (a[0] * b[0] / count)
+
+
+class OneInput(Detector):
+    """A detector that reads one feature set, standardised where its configuration says so."""
+
+    config: MsfConfig | AedConfig
+
+    def __init__(self, config: MsfConfig | AedConfig) -> None:
+        super().__init__()
+        self.config = config
+        scaled = config.input_norm != "none"
+        self.standardise = Standardise(config.width, config.input_clip) if scaled else None
+
+    @property
+    def feature_sets(self) -> dict[str, int]:
+        """The one feature set and its width."""
+        return {self.config.feature_set: self.config.width}
+
+    def fit_inputs(self, batches: Iterable[Bags]) -> None:
+        """Fit the standardisation, where the configuration asks for one."""
+        if self.standardise is not None:
+            fit_standardise(batches, {self.config.feature_set: self.standardise})
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """``[..., D]`` as the network reads it."""
+        return x if self.standardise is None else self.standardise(x)
+
+
+class Streams(Detector):
+    """A detector that reads several feature sets, each standardised by itself where its
+    configuration says so.
+
+    Args:
+        config: of the detector.
+        streams: feature set and width of each stream; streams name modules, so without dots.
+    """
+
+    config: IefVadConfig | SaaConfig | GvVadConfig
+
+    def __init__(
+        self,
+        config: IefVadConfig | SaaConfig | GvVadConfig,
+        streams: Mapping[str, tuple[str, int]],
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.names = {stream: name for stream, (name, _) in streams.items()}
+        self.widths = {stream: width for stream, (_, width) in streams.items()}
+        scaled = self.widths if config.input_norm == "standardise" else {}
+        self.standardise = nn.ModuleDict(
+            {stream: Standardise(width, config.input_clip) for stream, width in scaled.items()}
+        )
+
+    @property
+    def feature_sets(self) -> dict[str, int]:
+        """The feature sets of the streams and their widths."""
+        return {name: self.widths[stream] for stream, name in self.names.items()}
+
+    def fit_inputs(self, batches: Iterable[Bags]) -> None:
+        """Fit the standardisation of every stream, where the configuration asks for one."""
+        modules = {}
+        for stream, module in self.standardise.items():
+            assert isinstance(module, Standardise)
+            modules[self.names[stream]] = module
+        if modules:
+            fit_standardise(batches, modules)
+
+    def scaled(self, stream: str, x: Tensor) -> Tensor:
+        """``[..., D]`` of a stream as the network reads it."""
+        return self.standardise[stream](x) if stream in self.standardise else x

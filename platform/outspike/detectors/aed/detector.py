@@ -1,7 +1,5 @@
 """The AED detectors: every window of snippets classified, every frame scored."""
 
-from collections.abc import Iterable
-
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -10,8 +8,8 @@ from outspike.config import AedConfig
 from outspike.detectors.aed.network import CELLS, AedNetwork
 from outspike.detectors.aed.placing import Placing, place
 from outspike.detectors.bags import Bags, Scores
-from outspike.detectors.base import Detector, LossTerm
-from outspike.detectors.inputs import Standardise, fit_standardise
+from outspike.detectors.base import LossTerm
+from outspike.detectors.inputs import OneInput
 from outspike.errors import BagError, ConfigError
 
 NORMAL_AND_ANOMALOUS = ("normal", "anomalous")
@@ -19,7 +17,7 @@ NORMAL_AND_ANOMALOUS = ("normal", "anomalous")
 _WINDOW_BATCH = 256
 
 
-class Aed(Detector):
+class Aed(OneInput):
     """ConvLSTM over windows of ``L`` snippets with a classifier and a frame regressor.
 
     ``kind="aed"`` has one recurrent layer, ``aed_t`` two. Windows overlap with stride one, and a
@@ -36,11 +34,8 @@ class Aed(Detector):
     needs_frame_labels = True
 
     def __init__(self, config: AedConfig) -> None:
-        super().__init__()
         _check(config)
-        self.config = config
-        scaled = config.input_norm != "none"
-        self.standardise = Standardise(config.width, config.input_clip) if scaled else None
+        super().__init__(config)
         channels = -(-config.width // CELLS)
         cells = channels * CELLS
         self.project = nn.Linear(config.width, cells) if config.width != cells else None
@@ -53,16 +48,6 @@ class Aed(Detector):
             num_classes=len(config.classes or NORMAL_AND_ANOMALOUS),
             num_scores=config.window * config.frames_per_snippet,
         )
-
-    @property
-    def feature_sets(self) -> dict[str, int]:
-        """The one feature set and its width."""
-        return {self.config.feature_set: self.config.width}
-
-    def fit_inputs(self, batches: Iterable[Bags]) -> None:
-        """Fit the standardisation, where the configuration asks for one."""
-        if self.standardise is not None:
-            fit_standardise(batches, {self.config.feature_set: self.standardise})
 
     def forward(self, bags: Bags) -> Scores:
         """Score every frame; a snippet's score is the mean over its frames.
@@ -129,8 +114,7 @@ class Aed(Detector):
     def _prepared(self, x_NSD: Tensor) -> Tensor:
         """Rows as the network reads them."""
         x = x_NSD.to(self.network.down.weight.dtype)
-        if self.standardise is not None:
-            x = self.standardise(x)
+        x = self.scaled(x)
         return x if self.project is None else self.project(x)
 
     def _windows(self, rows_NSD: Tensor, windows: Placing) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from outspike.config import GvVadConfig
 from outspike.detectors.bags import Bags, Scores
 from outspike.detectors.base import (
-    Detector,
     LossTerm,
     probabilities,
     require_draws,
@@ -32,14 +31,14 @@ from outspike.detectors.gv_vad.prompts import (
     triplet_loss,
 )
 from outspike.detectors.gv_vad.temporal import TemporalBlock
-from outspike.detectors.inputs import Standardise, fit_standardise
+from outspike.detectors.inputs import Streams
 from outspike.errors import BagError, ConfigError
 
 #: Of the published code, which takes a tenth of the segments.
 _PUBLISHED_DIVISOR = 10
 
 
-class GvVad(Detector):
+class GvVad(Streams):
     """Frames and captions, each with temporal context, fused and scored snippet by snippet.
 
     Captions have no crops, so their share of the work is done once and not once a crop. By default
@@ -53,32 +52,21 @@ class GvVad(Detector):
     config: GvVadConfig
 
     def __init__(self, config: GvVadConfig) -> None:
-        super().__init__()
         _check(config)
-        self.config = config
-        widths = {"visual": config.visual_width, "text": config.text_width}
-        self.names = {"visual": config.visual_set, "text": config.text_set}
+        streams = {
+            "visual": (config.visual_set, config.visual_width),
+            "text": (config.text_set, config.text_width),
+        }
         left_out = {"vis": "text", "text": "visual"}.get(config.feature_group)
-        if left_out is not None:
-            del widths[left_out], self.names[left_out]
-        scaled = widths if config.input_norm == "standardise" else {}
-        self.standardise = nn.ModuleDict(
-            {stream: Standardise(width, config.input_clip) for stream, width in scaled.items()}
-        )
+        super().__init__(config, {s: read for s, read in streams.items() if s != left_out})
         plain = set() if config.text_aggregation else {"text"}
         self.context = nn.ModuleDict(
-            {s: TemporalBlock(width) for s, width in widths.items() if s not in plain}
+            {s: TemporalBlock(width) for s, width in self.widths.items() if s not in plain}
         )
         self.fusion = Fusion(config)
         self.head = Head(config)
         self.bank: Tensor
         self.register_buffer("bank", torch.zeros(0, config.text_width), persistent=False)
-
-    @property
-    def feature_sets(self) -> dict[str, int]:
-        """The feature sets of the group and their widths."""
-        widths = {"visual": self.config.visual_width, "text": self.config.text_width}
-        return {name: widths[stream] for stream, name in self.names.items()}
 
     @property
     def uses_bank(self) -> bool:
@@ -95,12 +83,7 @@ class GvVad(Detector):
         """
         if self.uses_bank:
             self._read_bank()
-        modules = {}
-        for stream, module in self.standardise.items():
-            assert isinstance(module, Standardise)
-            modules[self.names[stream]] = module
-        if modules:
-            fit_standardise(batches, modules)
+        super().fit_inputs(batches)
 
     def forward(self, bags: Bags) -> Scores:
         """Score all snippets; extras hold feature magnitudes and, in training, what the loss reads.
@@ -200,8 +183,7 @@ class GvVad(Detector):
         """One stream with its temporal context, ``[B, K, S, W]``."""
         num_bags, num_crops = rows_BKSW.shape[:2]
         x = rows_BKSW.flatten(0, 1).to(self.head.last.weight.dtype)
-        if stream in self.standardise:
-            x = self.standardise[stream](x)
+        x = self.scaled(stream, x)
         if stream in self.context:
             mask = stats = None
             if self.config.compat is None or bags.num_bags > 1:

@@ -83,11 +83,13 @@ class _DroppedAttention(torch.autograd.Function):
         ctx.save_for_backward(packed, mask_BT, keys_B)
         ctx.settings = num_heads, rate, salt
         mixed = packed.new_empty(*packed.shape[:2], packed.shape[2] // 3)
-        for piece in _pieces(packed):
-            query, key, value = _heads(packed[piece], num_heads)
-            weights = _weights(query, key, None if mask_BT is None else mask_BT[piece])
-            weights *= _keep_factors(weights, keys_B[piece], rate, salt)
-            _heads_of_one(mixed[piece], num_heads).copy_(weights @ value)
+        # As on the way back, where autocast is off: the weights must be the same both times.
+        with torch.autocast(packed.device.type, enabled=False):
+            for piece in _pieces(packed):
+                query, key, value = _heads(packed[piece], num_heads)
+                weights = _weights(query, key, None if mask_BT is None else mask_BT[piece])
+                weights *= _keep_factors(weights, keys_B[piece], rate, salt)
+                _heads_of_one(mixed[piece], num_heads).copy_(weights @ value)
         return mixed
 
     @staticmethod

@@ -1,7 +1,6 @@
 """The IEF-VAD detector: windows of snippets through the fusion, and its three losses."""
 
 import math
-from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -10,7 +9,6 @@ from torch import Tensor, nn
 from outspike.config import IefVadConfig
 from outspike.detectors.bags import Bags, Scores
 from outspike.detectors.base import (
-    Detector,
     LossTerm,
     own_bags,
     probabilities,
@@ -20,7 +18,7 @@ from outspike.detectors.base import (
 from outspike.detectors.draws import subkeys
 from outspike.detectors.ief_vad.fusion import Fused, UncertaintyFusion
 from outspike.detectors.ief_vad.losses import classification_term, disagreement, divergence
-from outspike.detectors.inputs import Standardise, fit_standardise
+from outspike.detectors.inputs import Streams
 from outspike.detectors.overlap import Overlap
 from outspike.detectors.recompute import recomputed
 from outspike.errors import BagError, ConfigError
@@ -31,7 +29,7 @@ _READ_BY_LOSS = ("image_mu", "event_mu", "image_logvar", "event_logvar")
 _WINDOW_BATCH = 64
 
 
-class IefVad(Detector):
+class IefVad(Streams):
     """Uncertainty-weighted fusion of frame features and event features on one time base.
 
     By default padding is never attended to and enters no loss, and bags longer than the window are
@@ -43,46 +41,27 @@ class IefVad(Detector):
     config: IefVadConfig
 
     def __init__(self, config: IefVadConfig) -> None:
-        super().__init__()
         _check(config)
-        self.config = config
-        widths = {"image": config.image_width, "event": config.event_width}
-        scaled = widths if config.input_norm == "standardise" else {}
-        self.standardise = nn.ModuleDict(
-            {m: Standardise(width, config.input_clip) for m, width in scaled.items()}
+        super().__init__(
+            config,
+            {
+                "image": (config.image_set, config.image_width),
+                "event": (config.event_set, config.event_width),
+            },
         )
-        projected = {m: width for m, width in widths.items() if width != config.width}
+        projected = {m: width for m, width in self.widths.items() if width != config.width}
         self.project = nn.ModuleDict(
             {m: nn.Linear(width, config.width) for m, width in projected.items()}
         )
         self.fusion = UncertaintyFusion(config)
-
-    @property
-    def feature_sets(self) -> dict[str, int]:
-        """The two feature sets and their widths."""
-        return {
-            self.config.image_set: self.config.image_width,
-            self.config.event_set: self.config.event_width,
-        }
-
-    def fit_inputs(self, batches: Iterable[Bags]) -> None:
-        """Fit the standardisation of both streams, where the configuration asks for one."""
-        if self.config.input_norm == "none":
-            return
-        modules = {}
-        for modality, name in (("image", self.config.image_set), ("event", self.config.event_set)):
-            module = self.standardise[modality]
-            assert isinstance(module, Standardise)
-            modules[name] = module
-        fit_standardise(batches, modules)
 
     def forward(self, bags: Bags) -> Scores:
         """Score all snippets; extras hold the mean weight of each stream and, where bags are not
         cut into windows, all that the loss reads.
         """
         rows = self.inputs(bags)
-        image = self._prepare("image", rows[self.config.image_set])
-        event = self._prepare("event", rows[self.config.event_set])
+        image = self.prepare("image", rows[self.config.image_set])
+        event = self.prepare("event", rows[self.config.event_set])
         num_crops = rows[self.config.image_set].shape[1]
         if rows[self.config.event_set].shape[1] != num_crops:
             raise BagError(
@@ -141,11 +120,12 @@ class IefVad(Detector):
             term("kl", (image_kl + event_kl) * counted, self.config.kl_weight),
         ]
 
-    def _prepare(self, modality: str, rows_BKSD: Tensor) -> Tensor:
-        """Inputs of one stream, crops as bags of their own, ``[B * K, S, D]``."""
+    def prepare(self, modality: str, rows_BKSD: Tensor) -> Tensor:
+        """Features of one stream as the fusion reads them, crops as bags of their own,
+        ``[B * K, S, D]``.
+        """
         x = rows_BKSD.flatten(0, 1).to(self.fusion.classifier.weight.dtype)
-        if modality in self.standardise:
-            x = self.standardise[modality](x)
+        x = self.scaled(modality, x)
         if modality in self.project:
             x = self.project[modality](x)
         return x

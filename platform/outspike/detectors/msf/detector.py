@@ -1,6 +1,5 @@
 """The MSF detector: three dilated branches and a graph branch of spikes, mixed over time."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +9,6 @@ from torch import Tensor, nn
 from outspike.config import MsfConfig
 from outspike.detectors.bags import Bags, Scores
 from outspike.detectors.base import (
-    Detector,
     LossTerm,
     own_bags,
     probabilities,
@@ -19,7 +17,7 @@ from outspike.detectors.base import (
 )
 from outspike.detectors.batch_stats import MaskedBatchNorm1d
 from outspike.detectors.draws import keyed_dropout, subkeys
-from outspike.detectors.inputs import Standardise, fit_standardise
+from outspike.detectors.inputs import OneInput
 from outspike.detectors.msf.graph import SpikingGraph
 from outspike.detectors.msf.tim import TemporalInteraction, TimState
 from outspike.detectors.neurons import Neuron, lif
@@ -112,7 +110,7 @@ class Fusion(nn.Module):
         return keyed_dropout(spikes_BTC, self.rate, keys_B, salt)
 
 
-class Msf(Detector):
+class Msf(OneInput):
     """Multi-scale spiking fusion over one feature set.
 
     By default a bag's scores depend on nothing but its own snippets: padding is masked everywhere,
@@ -126,20 +124,12 @@ class Msf(Detector):
     config: MsfConfig
 
     def __init__(self, config: MsfConfig) -> None:
-        super().__init__()
         _check(config)
-        self.config = config
-        scaled = config.input_norm != "none"
-        self.standardise = Standardise(config.width, config.input_clip) if scaled else None
+        super().__init__(config)
         inner = 4 * config.hidden
         self.project = nn.Linear(config.width, inner) if config.width != inner else None
         self.fusion = Fusion(config)
         self.classifier = nn.Linear(inner, 1)
-
-    @property
-    def feature_sets(self) -> dict[str, int]:
-        """The one feature set and its width."""
-        return {self.config.feature_set: self.config.width}
 
     @property
     def spiking_layers(self) -> tuple[str, ...]:
@@ -147,11 +137,6 @@ class Msf(Detector):
         branches = tuple(f"dilation_{dilation}" for dilation in DILATIONS)
         graph = ("similar_in", "distant_in", "similar_out", "distant_out")
         return (*branches, "gate", *(f"graph_{name}" for name in graph), "graph", "mixing")
-
-    def fit_inputs(self, batches: Iterable[Bags]) -> None:
-        """Fit the standardisation, where the configuration asks for one."""
-        if self.standardise is not None:
-            fit_standardise(batches, {self.config.feature_set: self.standardise})
 
     def forward(self, bags: Bags) -> Scores:
         """Score all snippets of all bags, ``[B, S]``."""
@@ -203,8 +188,7 @@ class Msf(Detector):
         state: MsfState | None = None,
     ) -> tuple[Tensor, MsfState]:
         """What the classifier reads, ``[B, T, 4 * hidden]``."""
-        if self.standardise is not None:
-            x_BTF = self.standardise(x_BTF)
+        x_BTF = self.scaled(x_BTF)
         if self.project is not None:
             x_BTF = self.project(x_BTF)
         published = self.config.compat is not None

@@ -1,7 +1,5 @@
 """The SAA detector: scores weighted by an attention that learns from them, and they from it."""
 
-from collections.abc import Iterable
-
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -9,14 +7,13 @@ from torch import Tensor, nn
 from outspike.config import SaaConfig
 from outspike.detectors.bags import Bags, Scores
 from outspike.detectors.base import (
-    Detector,
     LossTerm,
     probabilities,
     require_draws,
     require_labels,
 )
 from outspike.detectors.draws import subkeys
-from outspike.detectors.inputs import Standardise, fit_standardise
+from outspike.detectors.inputs import Streams
 from outspike.detectors.saa.losses import loss_terms
 from outspike.detectors.saa.model import Attention, Classifier, TemporalContext, masked
 from outspike.errors import BagError, ConfigError
@@ -24,7 +21,7 @@ from outspike.errors import BagError, ConfigError
 _WIDTH_UNIT = 8
 
 
-class Saa(Detector):
+class Saa(Streams):
     """Snippet anomalous attention over one visual feature set, optionally with audio.
 
     A snippet's score is ``attention * score`` (equation 4). Crops are scored like bags of their
@@ -48,13 +45,11 @@ class Saa(Detector):
     config: SaaConfig
 
     def __init__(self, config: SaaConfig) -> None:
-        super().__init__()
         _check(config)
-        self.config = config
-        scaled = self.feature_sets if config.input_norm == "standardise" else {}
-        self.standardise = nn.ModuleDict(
-            {_module_name(n): Standardise(w, config.input_clip) for n, w in scaled.items()}
-        )
+        sets = {config.feature_set: config.width}
+        if config.audio_set is not None:
+            sets[config.audio_set] = config.audio_width
+        super().__init__(config, {_module_name(n): (n, width) for n, width in sets.items()})
         convolved = config.audio_set is not None and config.audio_fusion == "temporal_conv"
         audio = config.audio_width
         self.audio = nn.Conv1d(audio, audio, 3, padding=1) if convolved else None
@@ -66,25 +61,6 @@ class Saa(Detector):
             width, config.attention_width, bias=config.bias, dropout=config.dropout
         )
         self.classifier = Classifier(width, config.classifier_widths, dropout=config.dropout)
-
-    @property
-    def feature_sets(self) -> dict[str, int]:
-        """The visual feature set, and the audio one where there is one."""
-        sets = {self.config.feature_set: self.config.width}
-        if self.config.audio_set is not None:
-            sets[self.config.audio_set] = self.config.audio_width
-        return sets
-
-    def fit_inputs(self, batches: Iterable[Bags]) -> None:
-        """Fit the standardisation, where the configuration asks for one."""
-        if self.config.input_norm == "none":
-            return
-        modules = {}
-        for name in self.feature_sets:
-            module = self.standardise[_module_name(name)]
-            assert isinstance(module, Standardise)
-            modules[name] = module
-        fit_standardise(batches, modules)
 
     def forward(self, bags: Bags) -> Scores:
         """Score all snippets; extras hold ``scores`` and ``attention`` of every crop,
@@ -144,7 +120,7 @@ class Saa(Detector):
             part = x.expand(-1, num_crops, -1, -1).flatten(0, 1)
             part = part.to(self.temporal.gate.weight.dtype)
             if _module_name(name) in self.standardise:
-                part = masked(self.standardise[_module_name(name)](part).mT, mask).mT
+                part = masked(self.scaled(_module_name(name), part).mT, mask).mT
             if name == self.config.audio_set and self.audio is not None:
                 part = F.relu(self.audio(part.mT)).mT
             parts.append(part)
