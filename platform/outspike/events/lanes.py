@@ -5,6 +5,7 @@ the lowest address. A mask is one bit a lane, as an integer or as a vector of bi
 is said with each function.
 """
 
+import platform
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -30,7 +31,7 @@ def compresses_words() -> bool:
     That is AVX-512 VBMI2: Intel from Ice Lake on, AMD from Zen 4 on. Elsewhere LLVM would take it
     apart lane by lane, slower than a loop that is written for one word at a time.
     """
-    for_here = COMPILED and _config.CPU_NAME is None
+    for_here = COMPILED and _config.CPU_NAME is None and platform.machine() in ("x86_64", "AMD64")
     return for_here and bool(llvm.get_host_cpu_features().get("avx512vbmi2"))
 
 
