@@ -133,6 +133,28 @@ def test_ten_crops_are_one_resize_cut_ten_times(size):
     np.testing.assert_array_equal(cut[:, 4], resized[:, -32:, -32:])
 
 
+@pytest.mark.parametrize("layout", ["centre", "ten"])
+def test_crops_of_tensors_are_those_of_arrays(layout):
+    """What the device cuts has the same bytes, mirrored crops included."""
+    crops = Crops(size=32, layout=layout)
+    resized = crops.resize(make_frames(3, size=(41, 57)))
+    batch = torch.empty((3, crops.num_crops, 3, 32, 32), dtype=torch.uint8)
+    crops.cut_into(batch, torch.from_numpy(resized).permute(0, 3, 1, 2))
+    np.testing.assert_array_equal(batch.permute(0, 1, 3, 4, 2).numpy(), crops.cut(resized))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["clip", "event-clip"])
+def test_a_gpu_gives_the_rows_of_the_cpu(weights, kind):
+    """Ten crops cut and embedded on the device, within rounding; full and short snippets."""
+    frames = make_frames(10, size=(60, 90))
+    there, here = (
+        rows_of(build(config_of(weights, kind, crops="ten", device=device)), frames)
+        for device in ("cuda", "cpu")
+    )
+    np.testing.assert_allclose(there, here, atol=2e-3 * np.abs(here).max())
+
+
 def test_preprocessing_is_close_to_pil():
     """Antialiased bicubic on uint8 is within one grey level of PIL's on nearly all values."""
     image = pytest.importorskip("PIL.Image")

@@ -86,7 +86,7 @@ class _TowerEncoder(Encoder):
         }
 
     def embed(self, pictures: Tensor) -> Tensor:
-        """Embed one fixed batch ``[n, 3, H, W]`` (float, on the CPU) to ``[n, D]`` on the CPU."""
+        """Embed one fixed batch of floats ``[n, 3, H, W]`` to ``[n, D]`` on the CPU."""
         with torch.inference_mode(), fixed_threads(self.config.threads):
             return self.tower(pictures.to(self.config.device)).float().cpu()
 
@@ -205,20 +205,32 @@ class _FrameStream(_SnippetStream):
 
     def __init__(self, encoder: ClipFrames) -> None:
         super().__init__(encoder)
-        shape = (1, 1, 3, 1, 1)
-        self._mean = torch.tensor(_MEAN).reshape(shape)
-        self._std = torch.tensor(_STD).reshape(shape)
+        size, device = encoder.crops.size, encoder.config.device
+        shape = (encoder.grid.snippet_frames, encoder.num_crops, 3, size, size)
+        self._pictures = torch.zeros(shape, device=device)
+        # one frame at a time stays in the cache of a CPU; a GPU wants few and large steps
+        self._at_once = 1 if torch.device(device).type == "cpu" else encoder.grid.snippet_frames
+        self._mean, self._std = (
+            torch.tensor(values, device=device).reshape(3, 1, 1) for values in (_MEAN, _STD)
+        )
 
     def add(self, frames_FHWC: NDArray[np.uint8]) -> Iterator[Rows]:
-        """The mean embedding over the frames there are."""
-        encoder = self._encoder
-        num_frames = len(frames_FHWC)
-        crops = torch.from_numpy(encoder.crops.cut(frames_FHWC)).permute(0, 1, 4, 2, 3)
-        size = crops.shape[1:]
-        pictures = torch.zeros((encoder.grid.snippet_frames, *size))
-        pictures[:num_frames] = (crops.float() / 255 - self._mean) / self._std
-        embedded = encoder.embed(pictures.flatten(0, 1)).reshape(*pictures.shape[:2], -1)
-        yield embedded[:num_frames].mean(dim=0)[None].numpy()
+        """The mean embedding over the frames there are.
+
+        Resized frames go to the device as bytes; there they are normalised once for all crops.
+        """
+        encoder, num_frames = self._encoder, len(frames_FHWC)
+        frames = torch.from_numpy(frames_FHWC).to(encoder.config.device).permute(0, 3, 1, 2)
+        with fixed_threads(encoder.config.threads):
+            for i in range(0, num_frames, self._at_once):
+                part = frames[i : i + self._at_once]
+                pixels = part.float(memory_format=torch.contiguous_format)
+                pixels.div_(255).sub_(self._mean).div_(self._std)
+                encoder.crops.cut_into(self._pictures[i : i + len(part)], pixels)
+            self._pictures[num_frames:] = 0
+        embedded = encoder.embed(self._pictures.flatten(0, 1))
+        rows = embedded.reshape(*self._pictures.shape[:2], -1)[:num_frames]
+        yield rows.mean(dim=0)[None].numpy()
 
 
 class _PictureStream(_SnippetStream):

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional
 
 from outspike.encoders.fixed_point import resize_linear_fixed
@@ -70,15 +71,32 @@ class Crops:
 
     def cut(self, pictures: NDArray[Any]) -> NDArray[Any]:
         """Cut resized pictures, ``[F, H, W, ...] -> [F, K, size, size, ...]``."""
-        height, width = pictures.shape[1:3]
-        bottom, right = height - self.size, width - self.size
-        corners = [(bottom // 2, right // 2)]
-        if self.layout == "ten":
-            corners += [(0, 0), (0, right), (bottom, 0), (bottom, right)]
-        cut = [pictures[:, top : top + self.size, left : left + self.size] for top, left in corners]
+        size = self.size
+        corners = self._corners(*pictures.shape[1:3])
+        cut = [pictures[:, top : top + size, left : left + size] for top, left in corners]
         if self.layout == "ten":
             cut += [crop[:, :, ::-1] for crop in cut]
         return np.stack(cut, axis=1)
+
+    def cut_into(self, batch_FKCHW: Tensor, pictures_FCHW: Tensor) -> None:
+        """As :meth:`cut`, of tensors on one device, into a batch that is there already."""
+        size, width = self.size, pictures_FCHW.shape[3]
+        corners = self._corners(*pictures_FCHW.shape[2:])
+        for k, (top, left) in enumerate(corners):
+            batch_FKCHW[:, k] = pictures_FCHW[..., top : top + size, left : left + size]
+        if self.layout == "ten":
+            mirrored = pictures_FCHW.flip(-1)
+            for k, (top, left) in enumerate(corners, start=len(corners)):
+                right = width - left  # the crop's left border, seen from the other side
+                batch_FKCHW[:, k] = mirrored[..., top : top + size, right - size : right]
+
+    def _corners(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Top and left of the crops that are not mirrored."""
+        bottom, right = height - self.size, width - self.size
+        centre = (bottom // 2, right // 2)
+        if self.layout == "centre":
+            return [centre]
+        return [centre, (0, 0), (0, right), (bottom, 0), (bottom, right)]
 
     @property
     def _short_side(self) -> int:

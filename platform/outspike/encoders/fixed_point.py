@@ -5,6 +5,7 @@ and its intermediate sums are cut, so no floating-point resize gives the same by
 and needs no OpenCV. Pixel centres are aligned (``(i + 0.5) * scale - 0.5``), no antialiasing.
 """
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,15 +23,35 @@ def resize_linear_fixed(pictures: NDArray[np.uint8], height: int, width: int) ->
     left, right, weights_x = _columns(source_width, width)
     upper, lower, weights_y = _rows(source_height, height)
     resized = np.empty((len(pictures), height, width, pictures.shape[3]), dtype=np.uint8)
-    for i, picture in enumerate(pictures):
-        wide = picture.astype(np.int32)
-        across = wide[:, left] * weights_x[0, :, None] + wide[:, right] * weights_x[1, :, None]
-        # 8 + 11 bits, cut to 15 before the second weight so that the product fits 32 bits
-        across >>= 4
-        above = (across[upper] * weights_y[0, :, None, None]) >> 16
-        below = (across[lower] * weights_y[1, :, None, None]) >> 16
-        resized[i] = (above + below + 2) >> 2
+    for picture, target in zip(pictures, resized, strict=True):
+        _resize(picture, left, right, weights_x, upper, lower, weights_y, target)
     return resized
+
+
+@numba.njit(cache=True, nogil=True)
+def _resize(
+    picture: NDArray[np.uint8],
+    left: NDArray[np.int64],
+    right: NDArray[np.int64],
+    weights_x: NDArray[np.int32],
+    upper: NDArray[np.int64],
+    lower: NDArray[np.int64],
+    weights_y: NDArray[np.int32],
+    resized: NDArray[np.uint8],
+) -> None:
+    height, width, channels = resized.shape
+    for y in range(height):
+        above, below = picture[upper[y]], picture[lower[y]]
+        share_above, share_below = weights_y[0, y], weights_y[1, y]
+        for x in range(width):
+            a, b = left[x], right[x]
+            share_a, share_b = weights_x[0, x], weights_x[1, x]
+            for c in range(channels):
+                # 8 + 11 bits, cut to 15 before the second weight so that the product fits 32 bits
+                high = (above[a, c] * share_a + above[b, c] * share_b) >> 4
+                low = (below[a, c] * share_a + below[b, c] * share_b) >> 4
+                total = ((high * share_above) >> 16) + ((low * share_below) >> 16)
+                resized[y, x, c] = (total + 2) >> 2
 
 
 def _taps(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -47,6 +47,8 @@ class ExtractResult:
     quarantined: int
     failures: tuple[Failure, ...] = ()
     seconds: float = 0.0
+    startup_s: float = 0.0
+    """Of those, until an actor took the first recording: planning, Ray, weights, sample check."""
     footage_s: float = 0.0
 
     @property
@@ -114,6 +116,8 @@ def extract(config: ExtractConfig, manifest: Manifest | None = None) -> ExtractR
             _run(config, plan, committer, watch)
         watch.rates.save(store.url)
     committer.flush()
+    seconds = time.monotonic() - began
+    first_began = watch.first_began if watch else None
     return ExtractResult(
         store_url=config.store.url,
         version=store.version,
@@ -125,7 +129,8 @@ def extract(config: ExtractConfig, manifest: Manifest | None = None) -> ExtractR
         retried=watch.progress.retried if watch else 0,
         quarantined=len(committer.failures),
         failures=tuple(committer.failures),
-        seconds=time.monotonic() - began,
+        seconds=seconds,
+        startup_s=seconds if first_began is None else first_began - began,
         footage_s=watch.progress.footage_s if watch else 0.0,
     )
 

@@ -1,5 +1,6 @@
 """What a job says of itself while it runs: progress for people, counters for Prometheus, rates."""
 
+import time
 from collections.abc import Sequence
 
 from outspike.extract.actor import Message
@@ -15,6 +16,8 @@ class JobWatch:
     def __init__(self, plan: Plan, fingerprints: Sequence[str]) -> None:
         self.progress = Progress(total=len(plan.items))
         self.rates = RateBook(fingerprints, plan.items)
+        self.first_began: float | None = None
+        """When (monotonic clock) the first recording to end was begun by its actor."""
         self._counters = JobCounters()
         self._waiting = len(plan.items)
         self._counters.waiting(self._waiting)
@@ -25,6 +28,8 @@ class JobWatch:
         """One more message of an actor."""
         if message.key is None:
             return
+        if self.first_began is None:
+            self.first_began = time.monotonic() - message.seconds
         self._waiting -= 1
         self._counters.waiting(self._waiting)
         if message.failure is not None:
