@@ -141,8 +141,10 @@ def _slice_figure(
     num_rows = math.ceil(len(names) / _SLICES_A_ROW)
     figure = Figure(figsize=(11.2, 2.7 * num_rows), layout="constrained")
     steps = np.array([trial.step for trial in judged])
+    first: Axes | None = None
     for index, name in enumerate(names):
-        axes = figure.add_subplot(num_rows, _SLICES_A_ROW, index + 1)
+        axes = figure.add_subplot(num_rows, _SLICES_A_ROW, index + 1, sharey=first)
+        first = first or axes
         having = [trial for trial in judged if name in trial.values]
         scale = _Scale(name, space[name], having)
         x = scale.jittered([trial.values[name] for trial in having])
@@ -156,7 +158,7 @@ def _slice_figure(
             s=22,
             lw=0,
         )
-        if having:
+        if having[:1] == judged[:1]:  # the best of all has this setting
             axes.scatter(x[0], having[0].metric or 0.0, s=90, facecolor="none", edgecolor=_BEST)
         axes.set_xticks(*scale.ticks())
         axes.set_xlabel(name, color=_INK)
