@@ -136,7 +136,8 @@ def evaluate(arguments: Arguments = None, prog: str = "jobs/evaluate.py") -> int
             "recording.\n\n"
             "examples:\n"
             f"  {prog} --model models:/ped2@champion --out report\n"
-            f"  {prog} --model models:/ped2/4 --against models:/ped2/3"
+            f"  {prog} --model models:/ped2/4 --against models:/ped2/3\n"
+            f"  {prog} --model models:/ped2-ief-vad/1 --study perturbation --out study"
         ),
         arguments=arguments,
     )
@@ -144,6 +145,11 @@ def evaluate(arguments: Arguments = None, prog: str = "jobs/evaluate.py") -> int
 
     if config.dry_run:
         print(app.table(evaluation.describe(config)))
+        return app.DONE
+    if config.study == "perturbation":
+        from outspike.registry import study
+
+        print(app.table(study.perturbation_study(config)))
         return app.DONE
     print(app.table(evaluation.evaluate_model(config).rows()))
     return app.DONE

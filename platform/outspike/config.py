@@ -685,6 +685,9 @@ class EvaluateConfig:
     """Decode frames of the recordings and show them under the timelines."""
     max_large: int = 24
     """Recordings shown with a full timeline; the others are small curves."""
+    study: Literal["none", "perturbation"] = "none"
+    """``perturbation``: instead of the report, how an IEF-VAD model bears the loss of part of one
+    stream, as tables and plots in ``out``."""
     tracking_uri: str = "sqlite:///mlflow.db"
     dry_run: bool = False
     """Say what would be scored, from the catalog, and stop."""

@@ -62,10 +62,19 @@ def score_bundle(
     """
     pinned = bundle if like is None else like
     rule = get_protocol(protocol or pinned.protocol)
+    return score_under(rule, bundle.detector, bundle_bags(bundle, rule, pinned))
+
+
+def bundle_bags(bundle: Bundle, protocol: Protocol, pinned: Bundle) -> Iterator[Bag]:
+    """The protocol's test recordings with what a bundle's detector reads, at the store versions of
+    a bundle.
+
+    Raises:
+        StoreError, DatasetError: as :func:`score_bundle`.
+    """
     addresses = {spec.name: spec.address for spec in bundle.feature_sets}
     reader = BagReader(open_pinned(pinned), [addresses[n] for n in bundle.detector.feature_sets])
-    bags = (renamed(bag, addresses) for bag in protocol_bags(reader, rule, "test"))
-    return score_under(rule, bundle.detector, bags)
+    return (renamed(bag, addresses) for bag in protocol_bags(reader, protocol, "test"))
 
 
 def floor_scores(bundle: Bundle, *, protocol: str | None = None) -> list[VideoScores]:

@@ -71,7 +71,7 @@ def evaluate_model(config: EvaluateConfig) -> Evaluation:
         DatasetError: the store holds no recording of the protocol.
     """
     with tempfile.TemporaryDirectory(prefix="outspike-evaluate-") as folder:
-        model, bundle = _load(config, config.model, Path(folder) / "model")
+        model, bundle = load_model(config, config.model, Path(folder) / "model")
         protocol = get_protocol(config.protocol or bundle.protocol)
         logger.info("model=%s protocol=%s", model, protocol.label)
         videos = score_bundle(bundle, protocol=protocol.name)
@@ -107,7 +107,7 @@ def describe(config: EvaluateConfig) -> list[tuple[str, object]]:
         RegistryError, StoreError: as there.
     """
     with tempfile.TemporaryDirectory(prefix="outspike-evaluate-") as folder:
-        model, bundle = _load(config, config.model, Path(folder) / "model")
+        model, bundle = load_model(config, config.model, Path(folder) / "model")
     protocol = get_protocol(config.protocol or bundle.protocol)
     recordings = [
         recording
@@ -124,7 +124,7 @@ def describe(config: EvaluateConfig) -> list[tuple[str, object]]:
     ]
 
 
-def _load(config: EvaluateConfig, address: str, folder: Path) -> tuple[str, Bundle]:
+def load_model(config: EvaluateConfig, address: str, folder: Path) -> tuple[str, Bundle]:
     """A bundle and how the report calls it: a folder, or a version of a registered model."""
     if urls.is_local(address) and Path(address).is_dir():
         return address, Bundle.load(Path(address))
@@ -139,7 +139,7 @@ def _floor(
         return "", None
     if config.against == "motion_floor":
         return config.against, floor_scores(bundle, protocol=protocol.name)
-    name, rival = _load(config, config.against, folder)
+    name, rival = load_model(config, config.against, folder)
     return name, score_bundle(rival, protocol=protocol.name, like=bundle)
 
 
