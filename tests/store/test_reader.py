@@ -54,7 +54,8 @@ def expected(batch_of, windows):
 def test_a_batch_is_what_plain_indexing_gives(data, tmp_path_factory, kit):
     """Any lengths, windows, order and repetition, over split recordings and many segments."""
     num_crops = data.draw(st.sampled_from([1, 3]))
-    spec = kit.spec(num_crops=num_crops, dtype="float16")
+    width = data.draw(st.sampled_from([6, 16]))
+    spec = kit.spec(num_crops=num_crops, width=width, dtype="float16")
     frames = data.draw(st.lists(st.integers(1, 16 * 150), min_size=1, max_size=6))
     videos = [kit.video(f"v{i}", count, spec) for i, count in enumerate(frames)]
     store = FeatureStore.create(str(tmp_path_factory.mktemp("store")))
@@ -81,7 +82,9 @@ def test_a_batch_is_what_plain_indexing_gives(data, tmp_path_factory, kit):
         np.array(data.draw(st.lists(st.integers(0, len(v.features) - 1), min_size=1, max_size=5)))
         for v in chosen
     ]
-    picked = reader.read_rows([video.key for video in chosen], some)
+    wide = data.draw(st.booleans())
+    picked = reader.read_rows([video.key for video in chosen], some, wide=wide)
+    assert picked.features["tiny"].dtype == (np.float32 if wide else np.float16)
     for number, rows in enumerate(some):
         mine = whole.features["tiny"][number][:, rows]
         assert np.array_equal(picked.features["tiny"][number, :, : len(rows)], mine)

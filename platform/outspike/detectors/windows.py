@@ -156,14 +156,11 @@ def one_row_a_bin(num_rows: int, length: int, rng: np.random.RandomState) -> NDA
 def jittered_uniform(num_rows: int, length: int, rng: np.random.RandomState) -> NDArray[np.int64]:
     """Anomalous bags of ``ucf_crime_dvs_msf.md`` section 7.1: a jittered grid.
 
-    A point moves up to and including the next one, so neighbours may coincide; the last stays.
+    A point moves up to and including the next one, so neighbours may coincide; the last stays. The
+    draws are those of the published ``choice`` per point, taken at once.
     """
     grid = np.arange(length) * num_rows // length
-    index = [
-        rng.choice(np.arange(here, there + 1)) if here != there else here
-        for here, there in pairwise(grid)
-    ]
-    return np.asarray([*index, grid[-1]], dtype=np.int64)
+    return np.append(grid[:-1] + rng.randint(0, np.diff(grid) + 1), grid[-1])
 
 
 def contiguous(

@@ -1,6 +1,6 @@
 """Bags: all snippets of one recording, from one or more feature sets, joined on frame ranges."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -14,7 +14,9 @@ from outspike.errors import AlignmentError, BagError, StoreError
 from outspike.recording import Recording
 from outspike.store.cache import ShardCache
 from outspike.store.catalog import Key
+from outspike.store.features import FeatureReader
 from outspike.store.fingerprint import FeatureSetSpec
+from outspike.store.shards import Rows
 from outspike.store.store import FeatureStore
 from outspike.timebase import frame_labels
 
@@ -206,24 +208,21 @@ class BagReader:
         positions = self._find(keys)
         lengths = self._lengths[positions]
         windows = _windows(keys, window, lengths)
-        features, start, stop = self._read(positions, windows, out or {})
-        return BagBatch(
-            keys=tuple(keys),
-            features=features,
-            num_snippets=windows[:, 1] - windows[:, 0],
-            start=start,
-            stop=stop,
-            num_frames=self._first.frames[self._numbers[0][positions]],
-            labels=self._labels[positions],
-            synthetic=self._synthetic[positions],
+        given = out or {}
+        features, start, stop = self._read(
+            positions, lambda reader, numbers, name: reader.read(numbers, windows, given.get(name))
         )
+        return self._batch(keys, positions, features, windows[:, 1] - windows[:, 0], start, stop)
 
-    def read_rows(self, keys: Sequence[Key], rows: Sequence[NDArray[np.int64]]) -> BagBatch:
+    def read_rows(
+        self, keys: Sequence[Key], rows: Sequence[NDArray[np.int64]], *, wide: bool = False
+    ) -> BagBatch:
         """Single rows of many bags in one call, like :meth:`read_bags`.
 
         Args:
             keys: recordings ``[B]``; one may come several times.
             rows: the rows to take of each, in any order, not empty.
+            wide: give features in float32, whatever is stored.
 
         Raises:
             BagError: a row that the recording does not have, or no rows.
@@ -232,19 +231,26 @@ class BagReader:
         positions = self._find(keys)
         counts = np.array([len(chosen) for chosen in rows], dtype=np.int64)
         table = _row_table(keys, rows, counts, self._lengths[positions])
-        num_bags, longest = table.shape
-        windows = np.stack([table, table + (table >= 0)], axis=2).reshape(-1, 2)
-        found, start, stop = self._read(np.repeat(positions, longest), windows, {})
-        features = {
-            name: values.reshape(num_bags, longest, *values.shape[1::2]).transpose(0, 2, 1, 3)
-            for name, values in found.items()
-        }
+        features, start, stop = self._read(
+            positions, lambda reader, numbers, _: reader.read_rows(numbers, table, wide=wide)
+        )
+        return self._batch(keys, positions, features, counts, start, stop)
+
+    def _batch(
+        self,
+        keys: Sequence[Key],
+        positions: NDArray[np.int64],
+        features: dict[str, NDArray[Any]],
+        num_snippets: NDArray[np.int64],
+        start: NDArray[np.int64],
+        stop: NDArray[np.int64],
+    ) -> BagBatch:
         return BagBatch(
             keys=tuple(keys),
             features=features,
-            num_snippets=counts,
-            start=start.reshape(num_bags, longest),
-            stop=stop.reshape(num_bags, longest),
+            num_snippets=num_snippets,
+            start=start,
+            stop=stop,
             num_frames=self._first.frames[self._numbers[0][positions]],
             labels=self._labels[positions],
             synthetic=self._synthetic[positions],
@@ -335,8 +341,7 @@ class BagReader:
     def _read(
         self,
         positions: NDArray[np.int64],
-        windows: NDArray[np.int64],
-        out: Mapping[str, NDArray[Any]],
+        read: Callable[[FeatureReader, NDArray[np.int64], str], Rows],
     ) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64], NDArray[np.int64]]:
         """Features by name, and the frame ranges, after making sure that all sets agree on them."""
         several = len(self._readers) > 1
@@ -345,9 +350,7 @@ class BagReader:
         features = {}
         start = stop = np.zeros((0, 0), dtype=np.int64)
         for index, (name, reader) in enumerate(self._readers.items()):
-            features[name], first, last = reader.read(
-                self._numbers[index][positions], windows, out.get(name)
-            )
+            features[name], first, last = read(reader, self._numbers[index][positions], name)
             if index == 0:
                 start, stop = first, last
             elif not (np.array_equal(start, first) and np.array_equal(stop, last)):

@@ -189,6 +189,30 @@ class FeatureReader:
         found, start, stop = self.read(numbers, windows)
         return found[0], start[0], stop[0]
 
+    def read_rows(self, numbers: Numbers, rows: gather.Table, *, wide: bool = False) -> Rows:
+        """Single rows of some recordings as one batch; errors are those of :meth:`read`.
+
+        Args:
+            numbers: ``[B]`` recordings.
+            rows: ``[B, S]`` snippets of each, inside the recording; -1 leaves a place zero.
+            wide: give float32, whatever is stored.
+
+        Returns:
+            Features ``[B, K, S, D]`` and frame ranges ``start [B, S]``, ``stop [B, S]``.
+        """
+        found = self._segments.read_rows(numbers, rows, wide=wide)
+        if found is not None:
+            return found
+        num_bags, longest = rows.shape
+        windows = np.stack([rows, rows + (rows >= 0)], axis=2).reshape(-1, 2)
+        values, start, stop = self.read(np.repeat(numbers, longest), windows)
+        batch = values.reshape(num_bags, longest, *values.shape[1::2]).transpose(0, 2, 1, 3)
+        return (
+            np.ascontiguousarray(batch, dtype=np.float32 if wide else None),
+            start.reshape(rows.shape),
+            stop.reshape(rows.shape),
+        )
+
     def read_ranges(
         self, numbers: Numbers, windows: gather.Table
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from outspike import urls
 from outspike.errors import CorruptionError, MissingUrlError
-from outspike.store import gather
+from outspike.store import gather, gather_rows
 from outspike.store.cache import ShardCache
 from outspike.store.fetch import ByteRange, fetch_ranges
 from outspike.store.files import RangeFiles, open_map
@@ -31,7 +31,7 @@ _BYTES_A_THREAD = 4_000_000
 _MAX_THREADS = 4
 
 
-#: Features ``[K, s, D]``, first frames ``[s]``, frames past the last ``[s]``.
+#: Features ``[K, s, D]``, first frames ``[s]``, frames past the last ``[s]``; or a batch of them.
 Rows = tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]
 
 
@@ -163,6 +163,40 @@ class OpenSegments:
             return None if view is None else (view, ranges[0], ranges[1])
         finally:
             self.leave()
+
+    def read_rows(self, numbers: gather.Table, rows: gather.Table, *, wide: bool) -> Rows | None:
+        """Single rows ``[B, S]`` (-1 at padding) of recordings as one batch ``[B, K, S, D]``.
+
+        With ``wide`` in float32. None where they have to be read step by step: they are not in
+        memory, are damaged, or the processor lacks an instruction.
+        """
+        spec = self.spec
+        widen = wide and self._dtype == np.float16
+        if not gather.CHECKS_CHUNKS or (widen and (spec.width % 8 or not gather_rows.WIDENS)):
+            return None
+        dtype = np.dtype(np.float32) if widen else self._dtype
+        shape = (len(numbers), spec.num_crops, rows.shape[1], spec.width)
+        out = np.empty(shape, dtype)
+        ranges = np.empty((2, *rows.shape), dtype=np.int64)
+        self.enter()
+        try:
+            self._clock += 1
+            found = gather_rows.gather_rows(
+                numbers,
+                rows,
+                self._first,
+                self._extents,
+                self._table,
+                self._clock,
+                spec.num_crops,
+                self._width_bytes,
+                widen,
+                out.reshape(-1).view(np.uint8),
+                ranges,
+            )
+        finally:
+            self.leave()
+        return (out, ranges[0], ranges[1]) if found else None
 
     def _view(self, segment: int, row: int, count: int) -> NDArray[Any] | None:
         """Rows of one mapped shard where they lie, as ``[K, s, D]``."""

@@ -70,7 +70,7 @@ class BagCache:
             ranges = [(int(chosen[0]), int(chosen[-1]) + 1) for chosen in rows]
             batch = self.reader.read_bags(keys, ranges)
         else:
-            batch = self.reader.read_rows(keys, rows)
+            batch = self.reader.read_rows(keys, rows, wide=True)
         features = {self._names[address]: found for address, found in batch.features.items()}
         return dataclasses.replace(batch, features=features)
 
@@ -142,8 +142,7 @@ class TrainingBags:
         neighbours = self._config.window.rule in _NEIGHBOURS
         read = self._cache.rows(keys, rows, neighbours=neighbours)
         features = {
-            name: torch.from_numpy(rows).to(torch.float32).contiguous()
-            for name, rows in read.features.items()
+            name: torch.from_numpy(rows).to(torch.float32) for name, rows in read.features.items()
         }
         if not all(_is_finite(rows) for rows in features.values()):
             return None
