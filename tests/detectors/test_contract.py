@@ -14,6 +14,7 @@ from outspike.config import (
     SaaConfig,
 )
 from outspike.detectors import DETECTORS, build
+from outspike.detectors.reduce import reduce_terms
 from outspike.errors import BagError, ConfigError
 
 CONFIGS = {
@@ -59,6 +60,21 @@ def test_scores_are_probabilities_one_a_snippet(detector, batch):
     assert ((scores >= 0) & (scores <= 1)).all()
     assert (scores[bags.mask] > 0).all()
     assert not scores[~bags.mask].any()
+
+
+def test_one_snippet_is_a_bag(detector, batch):
+    """It is scored alone and beside others, and trained on without a value that is not finite."""
+    bags = batch([1, 4, 1, 7], detector.feature_sets, supervised=detector.needs_frame_labels)
+    scores = detector.eval()(bags).snippet
+    assert (scores[bags.mask] > 0).all()
+    torch.testing.assert_close(detector(bags.take([0])).snippet[:, :1], scores[:1, :1])
+    if detector.trainable:
+        detector.train()
+        cost, _ = reduce_terms(detector.loss(bags, detector(bags)), torch.ones(4))
+        cost.backward()
+        gradients = [p.grad for p in detector.parameters() if p.grad is not None]
+        assert cost.isfinite()
+        assert all(gradient.isfinite().all() for gradient in gradients)
 
 
 def test_a_bag_scores_the_same_in_any_company(detector, batch):

@@ -101,6 +101,27 @@ def test_streams_of_other_widths_are_projected(batch):
     assert set(detector.project) == {"image", "event"}
 
 
+@pytest.mark.parametrize("compat", [None, "ief_vad_2025"])
+@pytest.mark.parametrize("num_rows", [9, 40])
+def test_every_score_comes_with_its_explanation(batch, num_rows, compat):
+    """Weight and uncertainty of each stream, a row each, in one window and in several; a stream
+    that is made less certain is leaned on less.
+    """
+    detector = made(dataclasses.replace(SMALL, compat=compat)).eval()
+    bags = batch([num_rows, 5], SMALL_WIDTHS)
+    found = detector(bags).extras
+    for m in ("image", "event"):
+        assert found[f"{m}_weight"].shape == found[f"{m}_uncertainty"].shape == (2, num_rows)
+    both = found["image_weight"] + found["event_weight"]
+    torch.testing.assert_close(both[bags.mask], torch.ones(num_rows + 5), atol=1e-6, rtol=0)
+    with torch.no_grad():
+        detector.fusion.event.logvar.bias += 1.0
+    doubtful = detector(bags).extras
+    rise = (doubtful["event_uncertainty"] - found["event_uncertainty"])[bags.mask]
+    torch.testing.assert_close(rise, torch.ones_like(rise), atol=1e-5, rtol=0)
+    assert (doubtful["event_weight"] < found["event_weight"])[bags.mask].all()
+
+
 def test_the_streams_must_have_the_same_crops(bag):
     """One crop of frames cannot be joined with two of events."""
     detector = made().eval()

@@ -1,13 +1,21 @@
 """SSLS: exact at one, gone at zero, bounded and alive when learned."""
 
-import dataclasses
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outspike.config import GvVadConfig, IefVadConfig, MsfConfig, SslsConfig, TrainConfig
+from outspike.config import (
+    AedConfig,
+    GvVadConfig,
+    IefVadConfig,
+    MsfConfig,
+    SaaConfig,
+    SslsConfig,
+    TrainConfig,
+)
 from outspike.detectors.base import LossTerm
 from outspike.detectors.build import build
 from outspike.detectors.reduce import reduce_terms
@@ -27,13 +35,27 @@ CONFIGS = {
     ),
     "gv_vad": GvVadConfig(visual_width=12, text_width=8, hidden=8, dropout=0.3, mpl_weight=5.0),
 }
+#: Forms that have terms of their own; what weight zero does to them is in their own files.
+OTHERS = {
+    "saa": SaaConfig(width=12, attention_width=8, classifier_widths=(8, 4), dropout=0.3),
+    "aed": AedConfig(kind="aed", width=16, window=3, hidden=4, down=8, head=6),
+    "aed_t": AedConfig(width=16, window=3, hidden=4, down=8, head=6),
+    "msf published": MsfConfig(width=16, hidden=4, dropout=0.3, compat="msf_2025"),
+    "ief_vad published": replace(CONFIGS["ief_vad"], compat="ief_vad_2025"),
+    "saa published": SaaConfig(
+        width=8, attention_width=8, classifier_widths=(8, 4), dropout=0.3, compat="saa_2024"
+    ),
+    "aed published": AedConfig(
+        kind="aed", width=16, window=3, hidden=4, down=8, head=6, compat="lad2000"
+    ),
+}
 LENGTHS = [9, 3, 14, 6, 11, 8]
 SYNTHETIC = [False, True, False, True, False, False]
 
 
 def setting(batch, name, **ssls):
     torch.manual_seed(0)
-    config = CONFIGS[name]
+    config = (CONFIGS | OTHERS)[name]
     detector = build(config, isolate_stats=ssls.get("isolate_stats", False)).train()
     if name == "gv_vad":  # prompts that the captions below do resemble
         detector.bank = torch.rand(2, config.text_width)
@@ -41,7 +63,8 @@ def setting(batch, name, **ssls):
         for module in detector.modules():
             if isinstance(module, torch.nn.BatchNorm1d):
                 torch.nn.init.constant_(module.bias, 0.8)
-    bags = batch(LENGTHS, detector.feature_sets, synthetic=SYNTHETIC)
+    supervised = detector.needs_frame_labels
+    bags = batch(LENGTHS, detector.feature_sets, synthetic=SYNTHETIC, supervised=supervised)
     return detector, bags, Ssls(SslsConfig(**ssls), total_steps=10)
 
 
@@ -54,7 +77,7 @@ def loss_and_gradients(detector, bags, ssls):
     return total.detach(), {n: p.grad.clone() for n, p in detector.named_parameters()}, log
 
 
-@pytest.mark.parametrize("name", list(CONFIGS))
+@pytest.mark.parametrize("name", list(CONFIGS | OTHERS))
 def test_a_weight_of_one_is_no_scaling_bit_for_bit(batch, name):
     """Loss and every gradient at lambda = 1 equal those with SSLS off."""
     detector, bags, one = setting(batch, name, scale=1.0)
@@ -116,7 +139,7 @@ def test_isolated_statistics_do_not_move_with_synthetic_bags(batch):
 def test_isolation_cannot_be_promised_where_bags_mix():
     """The published TIM layer mixes bags, so asking for both is refused."""
     with pytest.raises(ConfigError, match="isolate_stats"):
-        build(dataclasses.replace(CONFIGS["msf"], compat="msf_2025"), isolate_stats=True)
+        build(replace(CONFIGS["msf"], compat="msf_2025"), isolate_stats=True)
 
 
 @given(

@@ -56,8 +56,8 @@ class IefVad(Streams):
         self.fusion = UncertaintyFusion(config)
 
     def forward(self, bags: Bags) -> Scores:
-        """Score all snippets; extras hold the mean weight of each stream and, where bags are not
-        cut into windows, all that the loss reads.
+        """Score all snippets; extras hold mean weight and uncertainty (log-variance) of each stream
+        and, where bags are not cut into windows, all that the loss reads.
         """
         rows = self.inputs(bags)
         image = self.prepare("image", rows[self.config.image_set])
@@ -165,7 +165,7 @@ class IefVad(Streams):
         return {name: overlap.blend(values) for name, values in columns.items()}
 
     def _in_batches(self, image: Tensor, event: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-        """Logits and mean weights of many windows, a few at a time, ``[W, T]`` each."""
+        """As :func:`_of_rows`, of many windows, a few at a time."""
         parts = []
         for start in range(0, len(image), _WINDOW_BATCH):
             chosen = slice(start, start + _WINDOW_BATCH)
@@ -176,14 +176,15 @@ class IefVad(Streams):
 
 
 def _of_rows(fused: Fused, num_rows: int) -> dict[str, Tensor]:
-    """Logit of the first rows of each bag, and mean weight of each stream there, ``[B, T]``."""
+    """Logit of the first rows of each bag, and weight and log-variance of each stream there, mean
+    over the width; ``[B, T]`` each.
+    """
+    explained = {"logits": fused.logits[:, :num_rows]}
     with torch.no_grad():
-        image_weight, event_weight = fused.image_weight.mean(dim=2), fused.event_weight.mean(dim=2)
-    return {
-        "logits": fused.logits[:, :num_rows],
-        "image_weight": image_weight[:, :num_rows],
-        "event_weight": event_weight[:, :num_rows],
-    }
+        for m in MODALITIES:
+            explained[f"{m}_weight"] = getattr(fused, f"{m}_weight").mean(dim=2)[:, :num_rows]
+            explained[f"{m}_uncertainty"] = getattr(fused, f"{m}_logvar").mean(dim=2)[:, :num_rows]
+    return explained
 
 
 def _check(config: IefVadConfig) -> None:
