@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -241,6 +242,47 @@ def test_a_population_hands_weights_on(config: TuneConfig) -> None:
         assert len(parents) == 4
         assert len(set(parents)) == 3, "one member is replaced"
     assert search(config) == result
+
+
+@pytest.mark.slow
+def test_a_search_outlives_its_registry(config: TuneConfig, tmp_path: Path) -> None:
+    """A database that is no database for a while stops no trial, and loses no metric."""
+    database = tmp_path / "own.db"
+    train = replace(
+        config.train,
+        tracking_uri=f"sqlite:///{database}",
+        steps=60,
+        detector=replace(config.train.detector, hidden=32),
+    )
+    config = replace(config, train=train, sampler="random", early_stop=False)
+    trials = Path(train.storage) / config.name / "trials"
+    kept: list[Path] = []
+
+    def go_away_and_come_back() -> None:
+        deadline = time.monotonic() + 240
+        while not list(trials.glob("*/checkpoints/*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        database.rename(tmp_path / "away.db")
+        database.write_bytes(b"this is no database")
+        while not kept and time.monotonic() < deadline:
+            kept.extend(trials.glob("*/unsent-metrics.jsonl"))
+            time.sleep(0.05)
+        (tmp_path / "away.db").rename(database)
+
+    outage = threading.Thread(target=go_away_and_come_back)
+    outage.start()
+    result = search(config)
+    outage.join()
+    assert kept, "nothing was measured while it was away"
+    assert all(trial.step == 60 and trial.error is None for trial in result.trials)
+    [parent], runs = runs_of(config)
+    assert {run.info.status for run in (parent, *runs)} == {"FINISHED"}
+    assert len(runs) == 4
+    client = connect(train.tracking_uri)
+    for run in runs:
+        steps = {m.step for m in client.get_metric_history(run.info.run_id, "held_out/video_auc")}
+        assert steps == set(range(2, 61, 2))
+    assert not list(trials.glob("*/unsent-metrics.jsonl"))
 
 
 #: Environment variable by which the processes of a driver are known.

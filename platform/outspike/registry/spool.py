@@ -106,6 +106,19 @@ class SpooledRun:
         except (MlflowException, RegistryError) as error:
             logger.warning("run=%s could not be marked %s: %s", self.run_id, status, error)
 
+    def close(self, status: Status, tags: Mapping[str, str] | None = None) -> None:
+        """Send what waits, tag the run and end it; a server that is away is a warning.
+
+        What was not sent stays in the file, for :func:`catch_up`.
+        """
+        try:
+            self.flush()
+            if tags:
+                self.run.set_tags(tags)
+        except (MlflowException, RegistryError) as error:
+            logger.warning("run=%s is not recorded whole yet: %s", self.run_id, error)
+        self.finish(status)
+
     def _send(self) -> None:
         check_reachable(self.run.uri)  # MLflow's own retries would hold training up for minutes
         while self._unsent:
@@ -124,6 +137,15 @@ class SpooledRun:
         lines = [json.dumps([m.key, m.value, m.timestamp, m.step]) for m in self._unsent]
         urls.write_bytes(self.url, ("\n".join(lines) + "\n").encode())
         self._is_stored = True
+
+
+def catch_up(run: RunLogger, url: str) -> None:
+    """Send what a process that has ended could not.
+
+    Raises:
+        RegistryError: the server is still away.
+    """
+    SpooledRun(run, url).flush()
 
 
 def _read(url: str) -> list[Metric]:

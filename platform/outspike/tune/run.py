@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 from ray import tune
@@ -20,24 +19,18 @@ from ray.tune.schedulers import ASHAScheduler
 from outspike import urls
 from outspike.cluster import ray_session, ray_storage
 from outspike.config import StoreConfig, TrainConfig, TuneConfig, config_hash, from_json, to_json
-from outspike.errors import ConfigError, MissingUrlError
-from outspike.registry.tracking import (
-    RunLogger,
-    Status,
-    find_runs,
-    git_revision,
-    resolve_uri,
-    start_run,
-)
+from outspike.errors import ConfigError, MissingUrlError, RegistryError
+from outspike.registry.tracking import RunLogger, check_reachable, resolve_uri
 from outspike.store.store import FeatureStore
 from outspike.train.plan import make_plan
 from outspike.tune.key import key_of, split
 from outspike.tune.population import Population, check_population, generations
+from outspike.tune.record import catch_up, end, end_stopped, parent_run, search_url
 from outspike.tune.report import render_search
 from outspike.tune.result import Trial, TuneResult, log_result
 from outspike.tune.source import ENDED, METRIC, TrialSource
 from outspike.tune.space import Space, grid_of, marginals, override, parse_space, settings_of
-from outspike.tune.trial import SEARCH_TAG, STEP, STOPPED_TAG, TRIAL_TAG, trial
+from outspike.tune.trial import STEP, trial
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +59,7 @@ def search(config: TuneConfig) -> TuneResult:
     make_plan(config.train)
     if not is_stored:
         _write(config, _SEARCH, to_json(config))
-    parent = _parent_run(config)
+    parent = parent_run(config)
     try:
         with ray_session(config.num_cpus):
             grid = _tuner(config, space, num_trials, parent).fit()
@@ -75,15 +68,16 @@ def search(config: TuneConfig) -> TuneResult:
         if is_short or grid.num_terminated + grid.num_errors < len(grid):
             raise KeyboardInterrupt  # Tune takes ctrl-C itself, and returns what it has
         result = _result(config, grid, parent, ended)
+        catch_up(config, parent, result)
         page = render_search(result, marginals(space))
         log_result(parent, result, page)
-        urls.write_bytes(urls.join(_folder(config), _PAGE), page.encode())
+        urls.write_bytes(urls.join(search_url(config), _PAGE), page.encode())
         _write(config, _RESULT, result.to_document())
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
-        _end(config, parent, "KILLED" if interrupted else "FAILED")
+        end(config, parent, "KILLED" if interrupted else "FAILED")
         raise
-    _end(config, parent, "FINISHED")
+    end(config, parent, "FINISHED")
     return result
 
 
@@ -117,7 +111,7 @@ def describe(config: TuneConfig) -> list[tuple[str, object]]:
     if config.sampler == "pbt":
         trials += f": {config.num_trials} members, compared at {generations(config)}"
     rows: list[tuple[str, object]] = [
-        ("search", f"{config.name}, {'goes on' if is_stored else 'new'}, in {_folder(config)}"),
+        ("search", f"{config.name}, {'goes on' if is_stored else 'new'}, in {search_url(config)}"),
         ("trials", trials),
         *_budgets(config),
         ("chosen by", f"{config.train.selection.metric} on {config.train.selection.split}"),
@@ -213,18 +207,14 @@ def _stored(config: TuneConfig) -> TuneConfig | None:
 
 def _read(config: TuneConfig, name: str) -> dict[str, Any] | None:
     try:
-        found: dict[str, Any] = json.loads(urls.read_bytes(urls.join(_folder(config), name)))
+        found: dict[str, Any] = json.loads(urls.read_bytes(urls.join(search_url(config), name)))
     except MissingUrlError:
         return None
     return found
 
 
 def _write(config: TuneConfig, name: str, document: dict[str, Any]) -> None:
-    urls.write_bytes(urls.join(_folder(config), name), json.dumps(document, indent=1).encode())
-
-
-def _folder(config: TuneConfig) -> str:
-    return urls.join(config.train.storage, config.name)
+    urls.write_bytes(urls.join(search_url(config), name), json.dumps(document, indent=1).encode())
 
 
 def _absolute(url: str) -> str:
@@ -267,7 +257,7 @@ def _tuner(config: TuneConfig, space: Space, num_trials: int, parent: RunLogger)
         tune_config=tune.TuneConfig(
             num_samples=num_trials,
             max_concurrent_trials=config.max_concurrent,
-            search_alg=source(config, space, _folder(config)),
+            search_alg=source(config, space, search_url(config)),
             scheduler=_scheduler(config),
             reuse_actors=True,  # starting a process costs more than many a trial
         ),
@@ -309,7 +299,11 @@ class _Progress(tune.Callback):
         """Trained to its end, or stopped because it was behind."""
         self._tell(trials, trial, "done")
         key = key_of(self._config.train, trial.config)
-        _end_stopped(self._config, self._parent.uri, key)
+        try:
+            check_reachable(self._parent.uri)
+            end_stopped(self._config, self._parent.uri, key)
+        except RegistryError as error:  # the search's end makes up for it
+            logger.warning("trial=%s is not recorded as ended yet: %s", key, error)
 
     def on_trial_error(
         self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any
@@ -366,65 +360,3 @@ def _trial(config: TuneConfig, number: int, found: tune.Result) -> Trial:
 
 def _rank(found: Trial) -> tuple[bool, float]:
     return (found.metric is None, -(found.metric or 0.0))
-
-
-# ----------------------------------------------------------------------------------- MLflow
-
-
-def _parent_run(config: TuneConfig) -> RunLogger:
-    """The search's own run; a search that goes on continues the one it began."""
-    uri = config.train.tracking_uri
-    earlier = _runs(config, uri, of_trials=False)
-    if earlier:
-        _end_runs(config, uri, "KILLED")  # a driver that was killed could not
-        run = RunLogger(uri=uri, run_id=str(earlier[0].info.run_id))
-        run.reopen()
-        return run
-    where = config.train.store
-    tags = {
-        SEARCH_TAG: config.name,
-        "outspike.storage": _folder(config),
-        "outspike.store": where.url,
-        "outspike.catalog_version": str(where.version),
-        "outspike.recordings_version": str(where.recordings_version),
-        "outspike.config_hash": config_hash(config),
-        "outspike.git": git_revision(),
-    }
-    parent = start_run(uri, config.name, tags=tags)
-    parent.log_params(to_json(config))
-    return parent
-
-
-def _end(config: TuneConfig, parent: RunLogger, status: Status) -> None:
-    _end_runs(config, parent.uri, "KILLED")
-    parent.finish(status)
-
-
-def _end_runs(config: TuneConfig, uri: str, status: Status) -> None:
-    """End runs of trials that could not end their own."""
-    for run in _running(config, uri):
-        run.finish(status)
-
-
-def _end_stopped(config: TuneConfig, uri: str, key: str) -> None:
-    """End the run of a trial that Tune stopped, and took away before it had noted so itself."""
-    for run in _running(config, uri, key=key):
-        run.set_tags({STOPPED_TAG: "true"})
-        run.finish("FINISHED")
-
-
-def _running(config: TuneConfig, uri: str, *, key: str | None = None) -> list[RunLogger]:
-    return [
-        RunLogger(uri=uri, run_id=str(run.info.run_id))
-        for run in _runs(config, uri, of_trials=True, key=key)
-        if run.info.status == "RUNNING"
-    ]
-
-
-def _runs(
-    config: TuneConfig, uri: str, *, of_trials: bool, key: str | None = None
-) -> Sequence[Any]:
-    tags = {SEARCH_TAG: config.name}
-    if key is not None:
-        tags[TRIAL_TAG] = f"{config.name}/{key}"
-    return [run for run in find_runs(uri, tags) if (TRIAL_TAG in run.data.tags) == of_trials]

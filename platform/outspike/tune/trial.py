@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -10,8 +12,17 @@ from ray import tune
 
 from outspike import urls
 from outspike.config import TrainConfig, config_hash, to_json
-from outspike.errors import MissingUrlError, OutspikeError, TrainingError
-from outspike.registry.tracking import RunLogger, find_runs, start_run
+from outspike.errors import (
+    AlignmentError,
+    BagError,
+    ConfigError,
+    DatasetError,
+    MissingUrlError,
+    RegistryError,
+    TrainingError,
+)
+from outspike.registry.spool import SpooledRun
+from outspike.registry.tracking import RunLogger, check_reachable, find_runs, start_run
 from outspike.train import checkpoint as checkpoints
 from outspike.train.crossval import cross_validate
 from outspike.train.loop import run as run_training
@@ -20,12 +31,19 @@ from outspike.train.step import training_hash
 from outspike.tune.key import key_of, split
 from outspike.tune.space import override
 
+logger = logging.getLogger(__name__)
+
 SEARCH_TAG = "outspike.search"
 TRIAL_TAG = "outspike.trial"
 STOPPED_TAG = "outspike.stopped_early"
 CONTINUES_TAG = "outspike.continues"
 STEP = "step"
+UNSENT = "unsent-metrics.jsonl"
 _OUTCOME, _ERROR = "outcome.json", "error"
+#: Errors that settings and data decide, and that another attempt would therefore meet again.
+_LASTING = (AlignmentError, BagError, ConfigError, DatasetError, TrainingError)
+#: How long a trial that begins waits for a tracking server that is away.
+_PATIENCE_S, _FIRST_WAIT_S, _LONGEST_WAIT_S = 900.0, 2.0, 60.0
 
 
 def trial(values: Mapping[str, Any], *, base: TrainConfig, name: str, parent: RunLogger) -> None:
@@ -44,7 +62,7 @@ def trial(values: Mapping[str, Any], *, base: TrainConfig, name: str, parent: Ru
             plan = make_plan(override(base, settings))
             if until is not None:
                 plan = dataclasses.replace(plan, last_step=until)
-            run = _trial_run(plan, name, key, parent, before)
+            run = _record(plan, name, key, parent, before)
             with _ending(run):
                 if before is not None:
                     _take_over(trial_url(base, name, before), url, plan.config)
@@ -60,25 +78,23 @@ def _noting_failures(url: str) -> Iterator[None]:
     """Keep an error that another attempt would meet again, so that none trains up to it."""
     try:
         yield
-    except OutspikeError as error:
-        if not isinstance(error, OSError):
-            _write_outcome(url, {_ERROR: str(error)})
+    except _LASTING as error:
+        _write_outcome(url, {_ERROR: str(error)})
         raise
 
 
 @contextmanager
-def _ending(run: RunLogger) -> Iterator[None]:
+def _ending(run: SpooledRun) -> Iterator[None]:
     """End the trial's run, whatever ends the trial; Tune stops it by SystemExit from a report."""
     try:
         yield
     except SystemExit:
-        run.set_tags({STOPPED_TAG: "true"})
-        run.finish("FINISHED")
+        run.close("FINISHED", {STOPPED_TAG: "true"})
         raise
     except BaseException:
-        run.finish("FAILED")
+        run.close("FAILED")
         raise
-    run.finish("FINISHED")
+    run.close("FINISHED")
 
 
 def trial_url(config: TrainConfig, name: str, key: str) -> str:
@@ -100,7 +116,12 @@ def _take_over(source: str, url: str, config: TrainConfig) -> None:
     )
 
 
-def _train(plan: TrainingPlan, url: str, run: RunLogger) -> dict[str, Any]:
+def unsent_url(url: str) -> str:
+    """Where a trial keeps what it measured while the tracking server was away."""
+    return urls.join(url, UNSENT)
+
+
+def _train(plan: TrainingPlan, url: str, run: SpooledRun) -> dict[str, Any]:
     """Train to the end; the best held-out metric, and the step that had it."""
     config = plan.config
     metric = f"held_out/{config.selection.metric}"
@@ -121,7 +142,7 @@ class _News:
     never taken for one that was stopped.
     """
 
-    def __init__(self, metric: str, run: RunLogger, last_step: int, best: float | None) -> None:
+    def __init__(self, metric: str, run: SpooledRun, last_step: int, best: float | None) -> None:
         self._metric = metric
         self._run = run
         self._last_step = last_step
@@ -160,6 +181,24 @@ def _read_outcome(url: str) -> dict[str, Any] | None:
     except MissingUrlError:
         return None
     return found
+
+
+def _record(
+    plan: TrainingPlan, name: str, key: str, parent: RunLogger, before: str | None
+) -> SpooledRun:
+    """The trial's record; opening it waits for a tracking server that is away for a while."""
+    until, wait_s = time.monotonic() + _PATIENCE_S, _FIRST_WAIT_S
+    while True:
+        try:
+            check_reachable(parent.uri)
+            run = _trial_run(plan, name, key, parent, before)
+            return SpooledRun(run, unsent_url(trial_url(plan.config, name, key)))
+        except RegistryError as error:
+            if time.monotonic() > until:
+                raise
+            logger.warning("trial=%s waits %.0f s for its record: %s", key, wait_s, error)
+            time.sleep(wait_s)
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 
 
 def _trial_run(
