@@ -46,10 +46,14 @@ class Facts:
 
 @dataclass(frozen=True)
 class Piece:
-    """Consecutive events, and where in the file each of them stands (for messages)."""
+    """Consecutive events, and where in the file each of them stands (for messages).
+
+    ``in_order``: their times never step back, by the way they were decoded.
+    """
 
     events: Events
     place: Callable[[int], str]
+    in_order: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

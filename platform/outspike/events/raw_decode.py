@@ -41,6 +41,7 @@ class WordFormat:
         time: how times are split.
         max_per_word: most events of a word.
         decode, skip: see :mod:`~outspike.events.raw_kernels`.
+        in_order: whether times are decoded so that they never step back.
     """
 
     word: np.dtype[np.unsignedinteger[Any]]
@@ -51,6 +52,7 @@ class WordFormat:
     max_per_word: int
     decode: Decode
     skip: Skip
+    in_order: bool = False
 
     @property
     def kind_shift(self) -> int:
@@ -72,6 +74,7 @@ EVT3 = WordFormat(
     max_per_word=kernels.MAX_PER_WORD,
     decode=raw_lanes.decode_evt3 if raw_lanes.USABLE3 else kernels.decode_evt3,
     skip=kernels.skip_evt3,
+    in_order=True,
 )
 EVT2 = WordFormat(
     word=np.dtype("<u4"),
@@ -228,7 +231,8 @@ class PartDecoder:
         """What is left over."""
         room, self._room = self._room, _Room(self._columns.take(), self._words.max_per_word)
         if room.count:
-            yield Piece(room.events(), _Place(self._words, room.marks))
+            place = _Place(self._words, room.marks)
+            yield Piece(room.events(), place, in_order=self._words.in_order)
 
     def _fault(self, fault: int, word: int, offset: int) -> None:
         kind = word >> self._words.kind_shift

@@ -238,9 +238,12 @@ def _sound_evt3(
         )
         if taken < 0:
             break
-        position, num, row, low = position + taken, num + found, next_row, next_low
+        num, row, low = num + found, next_row, next_low
         if taken == LANES3:
+            # A number known beforehand: the next vector need not wait for what was found in this.
+            position += LANES3
             continue
+        position += taken
         if position > last_start or num > last_num:
             break
         four = _four_words(words, position)
