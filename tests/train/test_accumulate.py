@@ -57,7 +57,10 @@ def supervised(small_data, tmp_path_factory) -> dict[str, object]:
     ],
     ids=["aed", "ief-learned", "ief-by-weight", "ief-published"],
 )
-@pytest.mark.parametrize("num_pieces", [2, 3, 8])
+@pytest.mark.parametrize(
+    "num_pieces",
+    [pytest.param(2, marks=pytest.mark.slow), 3, pytest.param(8, marks=pytest.mark.slow)],
+)
 def test_pieces_add_up_to_the_whole(config_of, supervised, detector, ssls, num_pieces):
     """Also uneven ones, single bags, and generated bags that some pieces lack."""
     more: dict[str, object] = {"ssls": ssls, "optim": OptimConfig(lr=1e-2, clip_norm=0.5)}

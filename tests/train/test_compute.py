@@ -30,7 +30,10 @@ def test_reading_ahead_changes_no_bit(config_of):
     assert training_hash(wide) != training_hash(plain)
 
 
-@pytest.mark.parametrize("kind", ["msf", "ief_vad", "saa", "gv_vad"])
+@pytest.mark.parametrize(
+    "kind",
+    ["msf", *(pytest.param(k, marks=pytest.mark.slow) for k in ("ief_vad", "saa", "gv_vad"))],
+)
 def test_half_precision_stays_near_and_keeps_weights_and_scores_whole(config_of, tmp_path, kind):
     """Losses within two percent, everything that is kept in float32."""
     config = config_of(kind)

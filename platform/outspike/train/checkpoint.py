@@ -65,6 +65,9 @@ def save(run_url: str, checkpoint: Checkpoint) -> str:
     """Write a checkpoint below a run and return its address.
 
     A complete one that is there already is replaced; readers see the old, none, or the new one.
+
+    Raises:
+        UrlError: it cannot be written; nothing of it is left on a local path.
     """
     url = folder_of(run_url, checkpoint.step)
     files = {
@@ -73,7 +76,8 @@ def save(run_url: str, checkpoint: Checkpoint) -> str:
     }
     files[MARKER] = _marker(checkpoint, files)
     if urls.is_local(url):
-        _write_local(urls.local_path(url), files)
+        with urls.plain_errors(url):
+            _write_local(urls.local_path(url), files)
     else:
         remove(url)
         for name, data in files.items():  # the marker is the last of them

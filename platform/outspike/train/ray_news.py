@@ -28,6 +28,7 @@ from outspike.errors import (
     OutspikeError,
     StoreError,
     TrainingError,
+    UrlError,
 )
 from outspike.train.watchdog import Beat, Watch
 
@@ -47,6 +48,7 @@ _PLAIN: dict[str, type[OutspikeError]] = {
         DatasetError,
         StoreError,
         TrainingError,
+        UrlError,
     )
 }
 

@@ -5,6 +5,7 @@ address and found there by whoever goes on, so Ray is told of metrics and not gi
 of the same files that could disagree with them.
 """
 
+import errno
 import logging
 import math
 import os
@@ -139,17 +140,23 @@ def _keep_stack(run_url: str, name: str, text: str) -> str:
 def _leave(run_url: str, error: Exception) -> None:
     """Leave without asking for another attempt where that would end the same way.
 
-    Ray retries whatever a worker raises, half a minute each time. A loss that is not finite or a
-    damaged bag is found again by the next attempt, so such errors reach the driver as news; ranks
-    that wait for this one are let go by closing the group, and find the same news.
+    Ray retries whatever a worker raises, half a minute each time. A loss that is not finite, a
+    damaged bag or a full disk is found again by the next attempt, so such errors reach the driver
+    as news; ranks that wait for this one are let go by closing the group, and find the same news.
     """
-    if isinstance(error, OutspikeError) and not isinstance(error, OSError):
+    if isinstance(error, OutspikeError) and (not isinstance(error, OSError) or is_full(error)):
         give_up(run_url, error)
         if dist.get_backend() == "gloo":
             dist.destroy_process_group()
         return
     if given_up(run_url) is None:
         raise error
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a disk or a quota has no room left."""
+    causes = (error, error.__cause__)
+    return any(getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT) for cause in causes)
 
 
 def _fit(trainer: TorchTrainer, run_url: str) -> None:
