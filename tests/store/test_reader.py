@@ -267,6 +267,36 @@ def test_a_reader_that_was_used_travels(filled):
     assert np.array_equal(after.features["tiny"], before.features["tiny"])
 
 
+def test_a_bag_read_again_is_memory_of_ones_own(filled, monkeypatch):
+    """What is kept at hand for the next time is never given away to be changed, does not travel,
+    and goes with the segments it lies in.
+    """
+    reader = BagReader(filled, ["tiny"])
+    keys = reader.keys()
+    first = reader.read(keys[3])
+    kept = first.features["tiny"].copy()
+    for _ in range(2):
+        again = reader.read(keys[3])
+        assert np.array_equal(again.features["tiny"], kept)
+        assert again.start.tolist() == list(range(0, 16 * len(again.start), 16))
+        again.features["tiny"][:] = 7
+        again.start[:] = again.stop[:] = 7
+    view = reader.read(keys[3], copy=False)
+    assert np.array_equal(view.features["tiny"], kept)
+    with pytest.raises(ValueError, match="read-only"):
+        view.start[0] = 1
+    for key in keys:
+        reader.read(key)
+    assert reader._ready
+    after = pickle.loads(pickle.dumps(reader))
+    assert not after._ready
+    monkeypatch.setattr(shards, "_MAX_OPEN", 4)
+    for key in keys * 2:
+        for found in (after.read(key), reader.read(key)):
+            assert found.num_snippets == reader.num_snippets(key)
+    assert len(after._ready) <= len(after._first._segments._open) + 1 <= 5
+
+
 def test_held_views_keep_no_file_open_and_outlive_their_segment(filled, monkeypatch):
     """A training run may hold views of more shards than a process may have files open; what was
     mapped stays readable after the reader is gone and the file is removed.

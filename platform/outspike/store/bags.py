@@ -89,6 +89,11 @@ class BagBatch:
     """``[B]``."""
 
 
+#: What is known of a whole bag at hand: fields, features, first frames, frames past the last.
+_Whole = tuple[dict[str, Any], dict[str, NDArray[Any]], NDArray[np.int64], NDArray[np.int64]]
+_MAX_READY = 1 << 16
+
+
 class BagReader:
     """Bags of every recording that all the feature sets asked for have.
 
@@ -109,6 +114,19 @@ class BagReader:
         self._first = next(iter(self._readers.values()))
         self._recordings = store.recordings_by_key()
         self._facts: dict[Key, dict[str, Any]] = {}
+        self._ready: dict[Key, _Whole] = {}
+        self._follow_closing()
+
+    def _follow_closing(self) -> None:
+        for reader in self._readers.values():
+            reader.when_closing(self._ready.clear)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_ready": {}}  # views of what is mapped here
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._follow_closing()
 
     @property
     def is_mapped(self) -> bool:
@@ -155,13 +173,34 @@ class BagReader:
             BagError: a row range that is empty or leaves the recording.
             CorruptionError: stored bytes do not match their checksum.
         """
+        if rows is not None:
+            position = self._position(key)
+            facts = self._facts.get(key) or self._fact(key, position)
+            low, high = _row_range(key, rows, facts["num_snippets"])
+            return _bag(facts["fields"], *self._read_one(position, low, high, copy=copy))
+        fields, features, start, stop = self._ready.get(key) or self._whole(key)
+        if not copy:
+            return _bag(fields, dict(features), start, stop)
+        own = {name: _own(values) for name, values in features.items()}
+        return _bag(fields, own, start.copy(), stop.copy())
+
+    def _whole(self, key: Key) -> _Whole:
+        """A whole bag, as views of mapped shards where they lie in one; these are kept at hand.
+
+        Only as long as all segments stay open that are: maps of too many files would be kept.
+        """
         position = self._position(key)
         facts = self._facts.get(key) or self._fact(key, position)
-        low, high = _row_range(key, rows, facts["num_snippets"])
-        features, start, stop = self._read_one(position, low, high, copy=copy)
-        bag = object.__new__(Bag)  # a frozen dataclass takes longer to fill than a bag to read
-        bag.__dict__.update(facts["fields"], features=features, start=start, stop=stop)
-        return bag
+        num_snippets = facts["num_snippets"]
+        features, start, stop = self._read_one(position, 0, num_snippets, copy=False)
+        found = (facts["fields"], features, start, stop)
+        if all(not values.flags.writeable for values in features.values()):
+            for ranges in (start, stop):
+                ranges.flags.writeable = False
+            if len(self._ready) >= _MAX_READY:
+                self._ready.clear()
+            self._ready[key] = found
+        return found
 
     def _fact(self, key: Key, position: int) -> dict[str, Any]:
         """What is known of a recording besides its rows, kept for the next time."""
@@ -381,6 +420,22 @@ class BagReader:
                 "both on one snippet grid, or join them with outspike.store.join."
             )
         raise AssertionError("unreachable: the sets differ")
+
+
+def _bag(
+    fields: dict[str, Any],
+    features: dict[str, NDArray[Any]],
+    start: NDArray[np.int64],
+    stop: NDArray[np.int64],
+) -> Bag:
+    bag = object.__new__(Bag)  # a frozen dataclass takes longer to fill than a bag to read
+    bag.__dict__.update(fields, features=features, start=start, stop=stop)
+    return bag
+
+
+def _own(values: NDArray[Any]) -> NDArray[Any]:
+    """A copy of a view; what is no view was made for this call."""
+    return values if values.flags.writeable else values.copy()
 
 
 def _windows(

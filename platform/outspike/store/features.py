@@ -1,7 +1,7 @@
 """Rows of one feature set by recording: catalog rows in memory, bytes read where they lie."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
@@ -225,6 +225,10 @@ class FeatureReader:
         finally:
             self._segments.leave()
         return start, stop
+
+    def when_closing(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called whenever segments are let go of, whose views may be at hand."""
+        self._segments.when_closing(call)
 
     def digest(self, key: Key) -> str:
         """One line that changes with any snippet, frame range or byte of a recording."""

@@ -2,7 +2,7 @@
 
 import ctypes
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -106,6 +106,7 @@ class OpenSegments:
         self._width_bytes = spec.row_bytes // spec.num_crops
         self._dtype = np.dtype(spec.dtype)
         self._num_users = 0
+        self._when_closing: list[Callable[[], None]] = []
 
     def __reduce__(self) -> tuple[Any, ...]:
         return OpenSegments, self._arguments
@@ -121,6 +122,10 @@ class OpenSegments:
             self._num_users -= 1
             if not self._num_users and (self._retired or len(self._open) > _MAX_OPEN):
                 self._close_unused()
+
+    def when_closing(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called whenever segments are let go of or replaced."""
+        self._when_closing.append(call)
 
     def reader(self, number: int) -> SegmentReader:
         """A segment's reader, opened now if need be."""
@@ -302,6 +307,7 @@ class OpenSegments:
         before = self._open.get(number)
         if before is not None:
             self._retired.append(before)
+            self._tell()
         self._open[number] = segment
         self._table[number] = segment.row(self._clock)
         self._all_mapped = self._all_mapped and all(part is not None for part in segment.shards)
@@ -316,6 +322,11 @@ class OpenSegments:
         for number in numbers[oldest[: len(numbers) - _MAX_OPEN * 3 // 4]].tolist():
             self._table[number] = 0
             del self._open[number]
+        self._tell()
+
+    def _tell(self) -> None:
+        for call in self._when_closing:
+            call()
 
     def _open_one(self, number: int, *, with_cache: bool = True) -> _Open:
         reader = SegmentReader(
