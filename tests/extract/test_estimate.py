@@ -129,15 +129,20 @@ def test_nothing_to_do_costs_nothing(encoders: list[Encoder], tmp_path: Path) ->
     assert "nothing to do" in str(found)
 
 
-def test_a_rate_is_that_of_its_own_combination(
-    film: Film, encoders: list[Encoder], tmp_path: Path
-) -> None:
-    """Two feature sets in one decode say nothing about either alone; order does not matter."""
+@pytest.fixture
+def measured(film: Film, encoders: list[Encoder], tmp_path: Path) -> tuple[str, list[str]]:
+    """A store in which one job has kept its rate, and the feature sets it made."""
     url, items = str(tmp_path / "store"), [film("a")]
     names = [encoder.spec().fingerprint for encoder in encoders]
     book = RateBook(names, items)
     book.add(items[0].key, 100, 2.0)
     book.save(url)
+    return url, names
+
+
+def test_a_rate_is_that_of_its_own_combination(measured: tuple[str, list[str]]) -> None:
+    """Two feature sets in one decode say nothing about either alone; order does not matter."""
+    url, names = measured
     found = stored_rate(url, "video", names[::-1])
     assert found is not None
     assert found.seconds_of(300) == pytest.approx(6.0)
@@ -146,13 +151,9 @@ def test_a_rate_is_that_of_its_own_combination(
 
 
 def test_a_damaged_rate_is_no_rate(
-    film: Film, encoders: list[Encoder], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    measured: tuple[str, list[str]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    url, items = str(tmp_path / "store"), [film("a")]
-    names = [encoder.spec().fingerprint for encoder in encoders]
-    book = RateBook(names, items)
-    book.add(items[0].key, 100, 2.0)
-    book.save(url)
+    url, names = measured
     (path,) = Path(url, RATES).iterdir()
     for text in ("", "[]", "{}", '{"units": 0, "seconds": 1, "source": ""}'):
         path.write_text(text)
