@@ -62,28 +62,36 @@ class Case:
     unit: str = "bags/s"
 
 
-def compare(cases: Iterable[Case], rounds: int, title: str, against: str = "") -> None:
+def compare(cases: Iterable[Case], rounds: int, title: str) -> None:
     """Run all cases in turn, several rounds, and print medians and ratios to the first.
 
-    ``against`` names another case that the ratios of a second column refer to.
+    By the clock; the last column is the rate by the processor's time, in all threads.
     """
     cases = list(cases)
     for case in cases:
         case.work()  # opens files, compiles, fills caches
-    times: dict[str, list[float]] = {case.name: [] for case in cases}
+    times: dict[str, list[tuple[float, float]]] = {case.name: [] for case in cases}
     for _ in range(rounds):
         for case in cases:
-            began = time.perf_counter()
+            began = _now()
             case.work()
-            times[case.name].append(time.perf_counter() - began)
-    print(f"\n{title}\n\n| | {cases[0].unit} | MB/s | ours is |\n|---|---:|---:|---:|")
+            _note(times, case.name, began)
+    print(
+        f"\n{title}\n\n| | {cases[0].unit} | MB/s | ours is | MB/s of processor time |\n"
+        "|---|---:|---:|---:|---:|"
+    )
     for case in cases:
-        rate = case.units / statistics.median(times[case.name])
+        clock, processor = np.median(times[case.name], axis=0)
         ratio = statistics.median(
             (theirs / case.units) / (mine / cases[0].units)
-            for mine, theirs in zip(times[cases[0].name], times[case.name], strict=True)
+            for (mine, _), (theirs, _) in zip(times[cases[0].name], times[case.name], strict=True)
         )
-        print(f"| {case.name} | {rate:,.0f} | {rate * case.unit_mb:,.0f} | {ratio:.2f}x |")
+        rate, size = case.units / clock, case.units * case.unit_mb
+        print(
+            f"| {case.name} | {rate:,.0f} | {size / clock:,.0f} | {ratio:.2f}x "
+            f"| {size / processor:,.0f} |",
+            flush=True,
+        )
 
 
 def bags_of(num_bags: int, num_snippets: int, seed: int = 0) -> list[Rows]:

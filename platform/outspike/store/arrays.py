@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+import google_crc32c
 import numpy as np
 import zarr
 from numpy.typing import NDArray
@@ -99,19 +100,28 @@ def _group_document(attributes: Mapping[str, Any]) -> bytes:
 
 def chunk_crcs(content: SegmentContent) -> NDArray[np.uint32]:
     """crc32c of every 32-row chunk as it is stored, the last one filled up with zero rows."""
-    crcs, value, room = [], 0, CHUNK_ROWS
+    chunk_bytes = content.layout.chunk_bytes
+    crcs, value, room = [], 0, chunk_bytes
     for block in content.blocks:
+        data = _plain_bytes(block)
         first = 0
-        while first < len(block):
-            piece = block[first : first + room]
-            value = crc32c(piece, value)
+        while first < len(data):
+            piece = data[first : first + room]
+            value = google_crc32c.extend(value, piece)
             first, room = first + len(piece), room - len(piece)
             if not room:
                 crcs.append(value)
-                value, room = 0, CHUNK_ROWS
-    if room < CHUNK_ROWS:
-        crcs.append(crc32c(bytes(room * content.layout.row_bytes), value))
+                value, room = 0, chunk_bytes
+    if room < chunk_bytes:
+        crcs.append(crc32c(bytes(room), value))
     return np.array(crcs, dtype=np.uint32)
+
+
+def _plain_bytes(block: NDArray[Any]) -> NDArray[np.uint8]:
+    """The bytes of an array, read-only, as the crc's library takes them and their slices."""
+    data: NDArray[np.uint8] = np.ascontiguousarray(block).reshape(-1).view(np.uint8)
+    data.flags.writeable = False
+    return data
 
 
 def padded(rows: NDArray[Any]) -> NDArray[Any]:
@@ -149,7 +159,7 @@ def shard_parts(content: SegmentContent, shard: int) -> Iterator[Any]:
     first = shard * layout.shard_rows
     num_rows = layout.rows_in_shard(shard)
     for rows in _pieces(content.blocks, first, first + num_rows):
-        yield np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
+        yield _plain_bytes(rows).data
     yield bytes(layout.data_bytes(shard) - num_rows * layout.row_bytes)
     yield layout.index(shard)
 
