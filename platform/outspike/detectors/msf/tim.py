@@ -1,13 +1,14 @@
 """TIM: a recurrent spiking layer that mixes each step with what came before it (section 5.4)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.grad import conv1d_input, conv1d_weight
 
 from outspike.detectors.neurons import Backend, Neuron, choose_backend, tell_spikes
 
@@ -91,25 +92,32 @@ def _deliver(r_BC: Tensor, taps: Tensor) -> Tensor:
     return F.conv1d(r_BC.T[None], taps, padding=1)[0].T
 
 
-def _deliver_adjoint(grad_BC: Tensor, taps: Tensor) -> Tensor:
+def _adjoint(taps: Tensor) -> Callable[[Tensor], Tensor]:
+    """What brings the gradient of :func:`_deliver` back, ``[B, C] -> [B, C]``."""
     if taps.shape[2] == 1:
-        return grad_BC @ taps[:, :, 0]
-    grad = grad_BC.T[None].contiguous()
-    back: Tensor = conv1d_input(  # type: ignore[no-untyped-call]
-        grad.shape, taps, grad, padding=1
-    )
-    return back[0].T
+        return partial(_from_one_tap, taps[:, :, 0])
+    # One product with all taps: convolutions in double precision are slow on a CPU.
+    return partial(_from_three_taps, taps.permute(2, 0, 1).flatten(0, 1))
+
+
+def _from_one_tap(matrix: Tensor, grad_BC: Tensor) -> Tensor:
+    return grad_BC @ matrix
+
+
+def _from_three_taps(stacked: Tensor, grad_BC: Tensor) -> Tensor:
+    """Tap ``k`` heard bag ``b + k - 1``, so its gradient goes there."""
+    padded = F.pad(grad_BC, (0, 0, 1, 1))
+    return torch.cat([padded[2:], grad_BC, padded[:-2]], dim=1) @ stacked
 
 
 def _taps_gradient(r_TBC: Tensor, grad_TBC: Tensor, taps: Tensor) -> Tensor:
     """Gradient of the weights ``[C, C, taps]`` from all steps at once."""
+    grad = grad_TBC.flatten(0, 1).T
     if taps.shape[2] == 1:
-        return (grad_TBC.flatten(0, 1).T @ r_TBC.flatten(0, 1))[..., None]
-    grad, r = grad_TBC.transpose(1, 2).contiguous(), r_TBC.transpose(1, 2).contiguous()
-    summed: Tensor = conv1d_weight(  # type: ignore[no-untyped-call]
-        r, taps.shape, grad, padding=1
-    )
-    return summed
+        return (grad @ r_TBC.flatten(0, 1))[..., None]
+    padded = F.pad(r_TBC, (0, 0, 1, 1))
+    heard = (padded[:, k : k + r_TBC.shape[1]].flatten(0, 1) for k in range(taps.shape[2]))
+    return torch.stack([grad @ rows for rows in heard], dim=2)
 
 
 class _Tim(torch.autograd.Function):
@@ -182,6 +190,7 @@ def _backward_torch(
     grad_c, grad_u = torch.empty_like(h_in), torch.zeros_like(h_in)
     grad_r = torch.zeros_like(grad_out[0])
     carry_in, carry_out = torch.zeros_like(grad_r), torch.zeros_like(grad_r)
+    bring_back = _adjoint(taps)
     for t in range(len(grad_out) - 1, 0, -1):
         grad_h = (grad_out[t] + grad_r).mul_(slope_out[t]).addcmul_(carry_out, keep_out[t])
         grad_z = torch.div(grad_h, outer.tau, out=grad_c[t])
@@ -189,7 +198,7 @@ def _backward_torch(
         grad_h = (grad_z * _MIX).mul_(slope_in[t]).addcmul_(carry_in, keep_in[t])
         torch.div(grad_h, inner.tau, out=grad_u[t])
         carry_in = grad_h - grad_u[t]
-        grad_r = _deliver_adjoint(grad_u[t], taps)
+        grad_r = bring_back(grad_u[t])
     grad_c[1:] *= 1 - _MIX
     grad_c[0] = grad_out[0] + grad_r
     return grad_c, grad_u
@@ -236,9 +245,10 @@ def _backward_compiled(
         grad_c.numpy(),
         grad_u.numpy(),
     )
+    bring_back = _adjoint(taps)
     for t in range(len(h_in) - 1, 0, -1):
         kernels.tim_backward_step(t, grad_out.numpy(), grad_r.numpy(), *constant)
-        grad_r = _deliver_adjoint(grad_u[t], taps)
+        grad_r = bring_back(grad_u[t])
     grad_c[0] = grad_out[0] + grad_r
     return grad_c, grad_u
 
