@@ -96,6 +96,9 @@ def test_versions_that_were_let_go_of_are_no_obstacle(changed, kit):
     assert len(report.orphans) == 1
     assert gc(changed.url).removed == ()
     assert FeatureStore.open(changed.url, version=1).digest() == digest
+    with pytest.raises(StoreError, match=r"version 2: files of it are gone.*gc.*pinned") as caught:
+        FeatureStore.open(changed.url, version=2).digest()
+    assert len(str(caught.value)) < 400
 
 
 def test_gc_leaves_what_is_young(changed):

@@ -139,7 +139,14 @@ def read_table(
     try:
         found = pa.table(table.scan(columns=wanted, predicate=predicate))
     except _LIBRARY_ERRORS as error:
-        raise StoreError(f"{table.table_uri} cannot be read: {_text(error)}") from error
+        text = _text(error)
+        if "Object at location" in text and "not found" in text:
+            raise StoreError(
+                f"{table.table_uri} version {table.version()}: files of it are gone; `outspike "
+                "store gc` lets go of versions that are neither pinned, nor recent, nor kept by "
+                "--keep. Open a newer one."
+            ) from error
+        raise StoreError(f"{table.table_uri} cannot be read: {text}") from error
     plain = [
         pa.field(f.name, pa.string() if f.type == pa.string_view() else f.type)
         for f in found.schema
