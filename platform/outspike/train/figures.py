@@ -14,7 +14,6 @@ _DPI = 110
 _WIDTH_IN = 9.0
 #: Metrics that share a panel, by how their names begin; the first that fits takes them.
 _PANELS = (
-    ("held out", ("held_out/",)),
     ("spikes a neuron and step", ("spikes/",)),
     ("bags a second", ("pace/bags_per_s",)),
     ("share of time waiting for bags", ("pace/waiting_share",)),
@@ -23,6 +22,7 @@ _PANELS = (
     ("norm of the gradient", ("gradient_norm",)),
     ("synthetic bags", ("ssls/",)),
     ("", ("pace/",)),
+    ("held out", ("held_out/",)),
     ("loss", ("",)),
 )
 _LABELS = {0: "normal", 1: "anomalous", None: "unlabelled"}
@@ -44,6 +44,8 @@ def _curves(history: History) -> Figure:
         title = next(title for title, starts in _PANELS if name.startswith(starts))
         panels.setdefault(title, []).append(name)
     panels.pop("", None)
+    if not any(share for _, share in history.metrics.get("ssls/share", ())):
+        panels.pop("synthetic bags", None)
     titles = [title for title, _ in reversed(_PANELS) if title in panels]
     num_rows = -(-len(titles) // 2)
     figure = Figure(figsize=(_WIDTH_IN, 2.4 * num_rows), layout="constrained")
@@ -65,7 +67,7 @@ def _panel(axes: Axes, title: str, names: Sequence[str], history: History) -> No
     axes.grid(alpha=0.25)
     axes.set_xlabel("step", fontsize=7)
     if len(names) > 1:
-        axes.legend(fontsize=6, ncols=2)
+        axes.legend(fontsize=6, ncols=2, framealpha=0.4)
 
 
 def _timelines(history: History) -> Figure:
