@@ -46,6 +46,9 @@ IEF_VAD_SMALL = IefVadConfig(
     input_clip=6.0,
 )
 
+#: The same with the weak regularisation that is published for XD-Violence.
+IEF_VAD_LOOSE = dataclasses.replace(IEF_VAD_SMALL, reg_weight=0.01, kl_weight=0.01)
+
 #: Small SAA on the event pyramid.
 SAA_SMALL = SaaConfig(
     feature_set="event-pyramid",
@@ -386,9 +389,11 @@ def iefvad_ped2() -> TrainConfig:
     return dataclasses.replace(
         msf_ped2(),
         name="ped2-ief-vad",
-        detector=IEF_VAD_SMALL,
+        detector=IEF_VAD_LOOSE,
         encoders=_pyramids(PED2_GRID)[:2],
         optim=OptimConfig(lr=3e-4),
+        steps=100,
+        checkpoint_every=100,
     )
 
 
