@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 #: Enough for receipts and a little slack; features never travel through the object store.
 _LOCAL_OBJECT_STORE_BYTES = 200_000_000
+_MOST_STARTS = 4
 _CORE_LEVEL = "RAY_BACKEND_LOG_LEVEL"
 
 
@@ -81,15 +82,28 @@ def _init(num_cpus: int | None) -> None:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
         logger.info("ray=joined address=%s cpus=%d", address, int(cluster_cpus()))
         return
-    ray.init(
-        address="local",
-        num_cpus=num_cpus,
-        include_dashboard=False,
-        object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    _start_local(num_cpus)
     logger.info("ray=local cpus=%d", int(cluster_cpus()))
+
+
+def _start_local(num_cpus: int | None) -> None:
+    """A Ray of this process's own; Ray gives a node half a minute, which a busy machine exceeds."""
+    for left in reversed(range(_MOST_STARTS)):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except Exception as error:  # Ray raises no narrower kind
+            if "timed out during startup" not in str(error) or not left:
+                raise
+            logger.warning("ray=not up within its time, starting it again")
+        else:
+            return
 
 
 @contextmanager
