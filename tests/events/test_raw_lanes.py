@@ -79,7 +79,7 @@ def read_all(
 
 
 @needs_packing
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 1 << 32),
     num=st.integers(0, 700),
@@ -98,6 +98,7 @@ def test_evt3_in_vectors_equals_evt3_word_by_word(
 
 
 @needs_packing
+@settings(deadline=None)
 @given(words=st.lists(st.integers(0, (1 << 16) - 1), min_size=32, max_size=200))
 def test_evt3_in_vectors_takes_any_words(words: list[int]) -> None:
     """Noise, in which nearly every vector holds a fault."""
@@ -109,7 +110,7 @@ def test_evt3_in_vectors_takes_any_words(words: list[int]) -> None:
 
 
 @pytest.mark.skipif(not raw_lanes.USABLE2, reason="compilation is switched off")
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     seed=st.integers(0, 1 << 32),
     num=st.integers(0, 500),
