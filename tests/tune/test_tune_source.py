@@ -178,6 +178,16 @@ def test_exploring_stays_inside_the_space(seed: int, lr: float, divisor: int) ->
     assert settings_of(after).keys() == before.keys()
 
 
+def test_a_population_takes_conditional_settings() -> None:
+    """What decides no weight's shape is not asked for one."""
+    space = (
+        "ssls.policy=choice:fixed,schedule",
+        "ssls.schedule=choice:a_b when ssls.policy=schedule",
+    )
+    config = TuneConfig(train=TRAIN, space=space, sampler="pbt")
+    check_population(config, parse_space(space, TRAIN))
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [

@@ -49,6 +49,8 @@ def check_population(config: TuneConfig, space: Space) -> None:
     for dimension in space:
         if "seed" in dimension.fields:
             raise ConfigError("sampler='pbt' changes settings in the middle; the seed is not one.")
+        if not any(field.startswith("detector.") for field in dimension.fields):
+            continue
         shapes = [_shapes(config.train, {dimension.name: value}) for value in dimension.ends]
         if any(found != shapes[0] for found in shapes):
             raise ConfigError(
