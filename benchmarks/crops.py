@@ -15,7 +15,6 @@ weights.
 """
 
 import argparse
-import resource
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -157,14 +157,12 @@ def cosines(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[n
 
 
 def processor_seconds(work: Callable[[], object]) -> float:
-    """Of this process and of children that it kept or ended."""
-    from outspike.video import isolate
+    """Of this process and of the children it has, which are kept from video to video."""
 
     def used() -> float:
-        isolate._end_idle()  # the time of a child counts once it is gone
-        kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-        usages = [resource.getrusage(kind) for kind in kinds]
-        return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+        me = psutil.Process()
+        times = [process.cpu_times() for process in (me, *me.children())]
+        return sum(of_one.user + of_one.system for of_one in times)
 
     before = used()
     work()
