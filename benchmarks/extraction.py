@@ -2,6 +2,7 @@
 
     python benchmarks/extraction.py [--encoder event-pyramid] [--workers 1] [--rounds 3]
     python benchmarks/extraction.py --encoder clip --frames 64 --recordings 2
+    python benchmarks/extraction.py --no-job            # without Ray: processor time only counts
 
 The job is ``extract`` on a Ray that runs: actors, decoding children, segments, read-back and
 commits. Its rate is counted from the moment the first actor took its first recording to the end of
@@ -27,6 +28,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -214,6 +216,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=600)
     parser.add_argument("--size", type=int, nargs=2, default=(480, 640), metavar=("H", "W"))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--no-job", action="store_true", help="leave Ray and the job out")
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     from outspike.cluster import ray_session
@@ -226,27 +229,29 @@ def main() -> None:
         urls = recordings_in(folder, arguments.recordings, arguments.frames, arguments.size)
         encoder = encoder_of(arguments.encoder, folder)
         # a CPU of Ray's is a slot; Ray Data wants one beside the actors
-        with ray_session(arguments.workers + 1):
+        with nullcontext() if arguments.no_job else ray_session(arguments.workers + 1):
             for _ in range(arguments.rounds):
-                rate, startup = job_rate(urls, encoder, arguments.workers, folder)
-                clock["job"].append(rate)
-                startups.append(startup)
+                if not arguments.no_job:
+                    rate, startup = job_rate(urls, encoder, arguments.workers, folder)
+                    clock["job"].append(rate)
+                    startups.append(startup)
                 for kind in BARE:
                     rates = bare_rates(kind, urls, encoder, arguments.workers)
                     clock[kind].append(rates[0])
                     processor[kind].append(rates[1])
     print(
         f"{arguments.encoder}, {arguments.workers} workers, {arguments.recordings} recordings of "
-        f"{arguments.frames} frames {arguments.size[1]}x{arguments.size[0]}; first recording "
-        f"{statistics.median(startups):.1f} s after the job began\n\n"
+        f"{arguments.frames} frames {arguments.size[1]}x{arguments.size[0]}\n\n"
         "| frames a second | by the clock | the job is | of processor time | the actor is |\n"
         "|---|---:|---:|---:|---:|"
     )
-    print(f"| job | {statistics.median(clock['job']):.0f} | | | |")
+    if not arguments.no_job:
+        began = f"first recording after {statistics.median(startups):.1f} s"
+        print(f"| job, {began} | {statistics.median(clock['job']):.0f} | | | |")
     for kind in BARE:
+        of_job = "" if arguments.no_job else f"x{ratio(clock['job'], clock[kind]):.2f}"
         print(
-            f"| {kind} | {statistics.median(clock[kind]):.0f} "
-            f"| x{ratio(clock['job'], clock[kind]):.2f} "
+            f"| {kind} | {statistics.median(clock[kind]):.0f} | {of_job} "
             f"| {statistics.median(processor[kind]):.0f} "
             f"| x{ratio(processor['actor'], processor[kind]):.2f} |"
         )
