@@ -4,11 +4,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from outspike.events import raw_kernels, raw_lanes
+from outspike.events.columns import Events
 from outspike.events.raw_decode import EVT2, EVT3, WordFormat
+from outspike.events.raw_parallel import state_after
 from outspike.events.raw_words import HIGH, ROW, STATE_SIZE, TIMED, State, new_state
 
 needs_packing = pytest.mark.skipif(
@@ -126,6 +128,25 @@ def test_evt2_in_vectors_equals_evt2_word_by_word(
     expected, after = read_all(raw_kernels.decode_evt2, EVT2, words, room)
     assert found == expected
     assert np.array_equal(state, after)
+
+
+@settings(max_examples=60)
+@given(seed=st.integers(0, 1 << 32), num=st.integers(0, 700), version=st.sampled_from([2, 3]))
+def test_what_carries_over_sound_words_is_foretold(seed: int, num: int, version: int) -> None:
+    """The forecast for the next part is the state in which decoding this one ends."""
+    rng = np.random.default_rng(seed)
+    words = evt3_words(rng, num, 0.0) if version == 3 else evt2_words(rng, num, 0.0)
+    fmt = EVT3 if version == 3 else EVT2
+    highs = words[words >> fmt.kind_shift == fmt.high_kind]
+    state = new_state()
+    state[TIMED], state[ROW] = 1, 7
+    state[HIGH] = int(highs[0]) & (fmt.time.period - 1) if len(highs) else 5
+    forecast = state_after(words, state, fmt)
+    columns = Events.room(12 * num + 12).columns
+    position, _, fault = fmt.decode(words, 0, state, *columns, 0)
+    assume(not fault)
+    assert position == num
+    assert forecast.tolist() == state.tolist()
 
 
 @needs_packing
