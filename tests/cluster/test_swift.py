@@ -21,7 +21,7 @@ from outspike.store.store import FeatureStore
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 _NEEDED = ("swift-proxy-server", "swift-ring-builder", "memcached")
-_TIMEOUT_S = 400
+_TIMEOUT_S = 1200
 
 
 @pytest.fixture(scope="module")

@@ -114,3 +114,32 @@ def test_writers_that_begin_a_feature_set_at_the_same_moment_all_go_on(tmp_path)
         with ThreadPoolExecutor(num_writers) as pool:
             found = [future.result() for future in [pool.submit(begin) for _ in range(num_writers)]]
         assert found == [spec] * num_writers
+
+
+def test_jobs_that_begin_a_store_at_the_same_moment_all_go_on(tmp_path, kit):
+    """Six threads at one barrier make a store, register, pin, commit and unpin: nobody is refused,
+    and everything is there once.
+    """
+    num_writers, spec = 6, kit.spec()
+    videos = [kit.video(f"v{i}", 32, spec) for i in range(num_writers)]
+    for number in range(2):
+        url = str(tmp_path / f"store{number}")
+        barrier = threading.Barrier(num_writers)
+
+        def work(mine, url=url, barrier=barrier):
+            barrier.wait()
+            store = FeatureStore.open_or_create(url)
+            store.put_recordings([videos[i].recording for i in {0, 1, mine}])
+            store.pin(f"run{mine}")
+            store.pin(f"run{mine}")
+            store.commit(kit.write(store, spec, [videos[mine]]))
+            if mine % 2:
+                store.unpin(f"run{mine}")
+
+        with ThreadPoolExecutor(num_writers) as pool:
+            for future in [pool.submit(work, mine) for mine in range(num_writers)]:
+                future.result()
+        store = FeatureStore.open(url)
+        assert store.recordings().num_rows == store.catalog().num_rows == num_writers
+        assert sorted(store.pins()["run_id"].to_pylist()) == ["run0", "run2", "run4"]
+        assert fsck(store).ok
