@@ -154,14 +154,13 @@ def _ms(form: Loop, steps: int) -> float:
     return 1000 * (time.perf_counter() - began) / steps
 
 
-def training(folder: Path, steps: int = 100) -> None:
+def training(folder: Path, steps: int = 60) -> None:
     """Steps of MSF on one thread, and how long they wait for their bags."""
     print("\n| MSF training | step | waiting for bags |\n|---|---:|---:|")
     for name, prefetch in (("read when needed", 0), ("two batches ahead", 2)):
         config = dataclasses.replace(config_of(folder), compute=ComputeConfig(prefetch=prefetch))
         plan = make_plan(config)
         source, learner = TrainingBags(plan), Learner(config, world=World())
-        learner.prepare(source)
         for _ in learner.steps(source, start=0, stop=10):  # compiles, fills caches
             pass
         before, began = learner.waited_s, time.perf_counter()
