@@ -1,15 +1,20 @@
 """Pictures of a run: its learning curves, and how scores of a few recordings came to be."""
 
 import io
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from outspike import urls
 from outspike.train.history import History
+from outspike.train.logging import RunLogger
 
+_FOLDER = "figures"
 _DPI = 110
 _WIDTH_IN = 9.0
 #: Metrics that share a panel, by how their names begin; the first that fits takes them.
@@ -26,6 +31,17 @@ _PANELS = (
     ("loss", ("",)),
 )
 _LABELS = {0: "normal", 1: "anomalous", None: "unlabelled"}
+
+
+def keep_figures(run_url: str, run_logger: RunLogger) -> None:
+    """Draw what a run has written of itself; keep it beside the run and in its record."""
+    drawn = draw(History.load(run_url))
+    with tempfile.TemporaryDirectory(prefix="outspike-figures-") as folder:
+        for name, image in drawn.items():
+            urls.write_bytes(urls.join(run_url, _FOLDER, name), image)
+            local = Path(folder) / name
+            local.write_bytes(image)
+            run_logger.log_artifact(local, _FOLDER)
 
 
 def draw(history: History) -> dict[str, bytes]:

@@ -35,8 +35,7 @@ from outspike.scoring.bundle import Bundle
 from outspike.store.store import FeatureStore
 from outspike.train import checkpoint as checkpoints
 from outspike.train.crossval import cross_validate
-from outspike.train.figures import draw
-from outspike.train.history import History
+from outspike.train.figures import keep_figures
 from outspike.train.logging import Progress
 from outspike.train.loop import run
 from outspike.train.optim import load_weights
@@ -46,7 +45,7 @@ from outspike.train.step import PLACE_FIELDS, Learner, World, require_same_confi
 logger = logging.getLogger(__name__)
 
 _RUN, _RESULT, _BUNDLE = "run.json", "result.json", "bundle"
-_UNSENT, _FIGURES = "unsent-metrics.jsonl", "figures"
+_UNSENT = "unsent-metrics.jsonl"
 _RUN_TAG = "outspike.run"
 
 
@@ -112,7 +111,7 @@ def train(config: TrainConfig, *, register_model: bool = True) -> TrainResult:
         plan = _with_last_step(plan, run_url, tracked)
         _train(plan, run_url, tracked)
         tracked.flush()
-        _draw(run_url, tracked.run)
+        keep_figures(run_url, tracked.run)
         result = _conclude(plan, run_url, name, tracked.run, register_model)
     except KeyboardInterrupt:
         tracked.finish("KILLED")
@@ -158,17 +157,6 @@ def _train(plan: TrainingPlan, run_url: str, tracked: SpooledRun) -> None:
         return
     with closing(Progress(plan.last_step)) as progress:
         run(plan, run_url, world=World(), run_logger=tracked, tell=progress.show)
-
-
-def _draw(run_url: str, tracked: RunLogger) -> None:
-    """Pictures of the run, beside it and in its record."""
-    drawn = draw(History.load(run_url))
-    for name, image in drawn.items():
-        urls.write_bytes(urls.join(run_url, _FIGURES, name), image)
-    with tempfile.TemporaryDirectory(prefix="outspike-figures-") as folder:
-        for name, image in drawn.items():
-            (Path(folder) / name).write_bytes(image)
-            tracked.log_artifact(Path(folder) / name, _FIGURES)
 
 
 def _with_last_step(plan: TrainingPlan, run_url: str, tracked: SpooledRun) -> TrainingPlan:

@@ -104,11 +104,9 @@ def heard(run_url: str, hear: Hear, watch: Watch | None = None) -> Iterator[None
         while not stop.wait(_POLL_S):
             try:
                 listener.pass_on()
+                _look(watch, run_url)
             except Exception as error:  # whatever the recording library raises
-                logger.warning("metrics could not be recorded, trying again: %s", error)
-            line = watch.look(_beats(run_url)) if watch else None
-            if line is not None:
-                logger.warning("%s", line)
+                logger.warning("news could not be recorded, trying again: %s", error)
 
     thread = threading.Thread(target=follow, name="train-news", daemon=True)
     thread.start()
@@ -134,6 +132,12 @@ class _Listener:
                 self._hear(step, json.loads(found))
                 self._heard.add(step)
             _internal_kv_del(key)
+
+
+def _look(watch: Watch | None, run_url: str) -> None:
+    line = watch.look(_beats(run_url)) if watch else None
+    if line is not None:
+        logger.warning("%s", line)
 
 
 def _beats(run_url: str) -> dict[int, Beat]:

@@ -9,6 +9,7 @@ from the last checkpoint.
 
 import faulthandler
 import json
+import logging
 import os
 import socket
 import sys
@@ -16,9 +17,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from types import FrameType
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 #: What a rank may be about, in the order it comes in a step.
 PHASES = ("starts", "reads bags", "computes", "evaluates", "writes a checkpoint", "reports")
@@ -84,6 +87,8 @@ class Heart:
         self._keep_stack = keep_stack
         self._every_s = min(every_s, stall_after_s / 2)
         self._at: tuple[int, str, float] = (0, PHASES[0], time.monotonic())
+        self._dumped: tuple[int, str, float] | None = None
+        self._stack = ""
         self._watched = threading.current_thread().ident
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="train-heart", daemon=True)
@@ -101,29 +106,27 @@ class Heart:
         self._at = (step, phase, time.monotonic())
 
     def _beat(self) -> None:
-        number, stack, dumped = 0, "", None
+        number = 0
         while not self._stop.wait(self._every_s):
             number += 1
-            at = self._at
-            step, phase, since = at
-            idle, where, is_waiting = time.monotonic() - since, "", False
-            if idle >= self._stall_after_s:
-                where, is_waiting = self._place()
-                if dumped != at:
-                    name = f"rank-{self._rank}-step-{step}.txt"
-                    stack, dumped = self._keep_stack(name, all_stacks()), at
-            self._publish(
-                Beat(
-                    rank=self._rank,
-                    number=number,
-                    step=step,
-                    phase=phase,
-                    idle_s=idle,
-                    where=where,
-                    is_waiting=is_waiting,
-                    stack=stack if where else "",
-                )
-            )
+            try:
+                self._publish(self._sign(number))
+            except Exception as error:  # of storage or of the cluster; training is not to end of it
+                logger.warning("rank=%d could not give a sign of life: %s", self._rank, error)
+
+    def _sign(self, number: int) -> Beat:
+        at = self._at
+        step, phase, since = at
+        idle = time.monotonic() - since
+        beat = Beat(rank=self._rank, number=number, step=step, phase=phase, idle_s=idle)
+        if idle < self._stall_after_s:
+            return beat
+        if self._dumped != at:
+            self._dumped = at
+            name = f"rank-{self._rank}-step-{step}.txt"
+            self._stack = self._keep_stack(name, all_stacks())
+        where, is_waiting = self._place()
+        return replace(beat, where=where, is_waiting=is_waiting, stack=self._stack)
 
     def _place(self) -> tuple[str, bool]:
         """Innermost frame of our code in the watched thread, and whether it waits for others."""
