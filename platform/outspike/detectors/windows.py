@@ -6,6 +6,7 @@ Published rules repeat their draws exactly when handed the same legacy generator
 
 import random
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -159,8 +160,17 @@ def jittered_uniform(num_rows: int, length: int, rng: np.random.RandomState) -> 
     A point moves up to and including the next one, so neighbours may coincide; the last stays. The
     draws are those of the published ``choice`` per point, taken at once.
     """
+    here, reach, last = _grid(num_rows, length)
+    return np.concatenate((here + rng.randint(0, reach), last))
+
+
+@lru_cache(maxsize=1 << 14)
+def _grid(
+    num_rows: int, length: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Points of the grid but the last, places that each may take, and the last."""
     grid = np.arange(length) * num_rows // length
-    return np.append(grid[:-1] + rng.randint(0, np.diff(grid) + 1), grid[-1])
+    return grid[:-1], np.diff(grid) + 1, grid[-1:]
 
 
 def contiguous(
