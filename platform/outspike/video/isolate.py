@@ -31,6 +31,8 @@ from outspike.video.probe import VideoInfo
 from outspike.video.shared import SharedFrames, receive, send
 from outspike.video.survey import Survey
 
+#: Of one chunk, of which a few are under way at once.
+_MOST_CHUNK_BYTES = 32 << 20
 #: Children kept for further videos, about 50 MB each.
 _MAX_IDLE = 2
 _SOURCE_ROOT = str(Path(outspike.__file__).parents[1])
@@ -164,7 +166,7 @@ class IsolatedVideo(_Answer):
             raise
 
     def chunks(self, chunk_frames: int = 64) -> Iterator[FrameChunk]:
-        """Frames in chunks of at most ``chunk_frames``, once.
+        """Frames in chunks of at most ``chunk_frames``, fewer where they are large, once.
 
         A chunk may be kept as long as you like; it is copied where too many are.
 
@@ -174,8 +176,9 @@ class IsolatedVideo(_Answer):
         if chunk_frames < 1:
             raise ConfigError(f"chunk_frames={chunk_frames}: a chunk holds at least one frame.")
         width, height = self.info.display_size
+        num_frames = min(chunk_frames, max(1, _MOST_CHUNK_BYTES // (3 * width * height)))
         start = 0
-        with SharedFrames(self._required().channel, (chunk_frames, height, width, 3)) as shared:
+        with SharedFrames(self._required().channel, (num_frames, height, width, 3)) as shared:
             while "chunk" in (message := self.next_message("chunk", "end")):
                 yield FrameChunk(start, shared.take(message["chunk"], message["frames"]))
                 start += message["frames"]

@@ -137,7 +137,7 @@ class FrameSink:
         if self._num_frames == 0:
             while not self._free:
                 self._free.append(_answer(self._channel)[0]["free"])
-            self._slot = self._free.pop(0)
+            self._slot = self._free.pop()  # the one used last is nearest to the cache
         place = self._slot * self._chunk_frames + self._num_frames
         offset, rest = place * frame.nbytes, np.ascontiguousarray(frame).data.cast("B")
         while rest:
