@@ -32,6 +32,7 @@ _BUCKET = "outspike"
 _S3_PORT, _MLFLOW_PORT, _RAY_PORT = 9000, 5000, 6379
 #: Where a token lies in the home folder Ray asks for it, so the lab has one of its own.
 _TOKEN = secrets.token_hex(32)
+_ATTEMPTS, _TOO_SLOW = 4, "The current node timed out during startup"
 _RAY_FLAGS = ("--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats", "--block")
 
 #: First process of a host: mounts, a name that nothing resolves, then a life of collecting orphans.
@@ -280,27 +281,32 @@ def _on_hosts(log: Path, stack: ExitStack) -> Lab:
         stack.callback(made.kill)
         return made
 
-    def new_node() -> _Host:
-        name = f"node{next(numbers)}"
-        made = host(name)
-        at = f"--node-ip-address={made.address}"
-        words = ("ray", "start", f"--address={head.address}:{_RAY_PORT}", at, *_RAY_FLAGS)
-        _until_ray_runs(made.start(words, settings, log / f"{name}.log"))
-        return made
+    def ray_on(name: str, *words: str) -> _Host:
+        """A host with Ray; another one in its place where Ray found its own start too slow."""
+        for _ in range(_ATTEMPTS):
+            made = host(name)
+            at = f"--node-ip-address={made.address}"
+            command = ("ray", "start", *words, at, *_RAY_FLAGS)
+            node = made.start(command, settings, log / f"{name}.log")
+            if _ray_runs(node):
+                return made
+            made.kill()
+        raise AssertionError(node.log.read_text())
 
-    servers, head = host("servers"), host("head")
+    def new_node() -> _Host:
+        return ray_on(f"node{next(numbers)}", f"--address={head.address}:{_RAY_PORT}")
+
+    servers = host("servers")
     s3 = f"http://{servers.address}:{_S3_PORT}"
     mlflow = f"http://{servers.address}:{_MLFLOW_PORT}"
     settings = environment(s3)
-    at = (f"--node-ip-address={head.address}", f"--port={_RAY_PORT}", "--include-dashboard=false")
-    words = ("ray", "start", "--head", *at, *_RAY_FLAGS)
     started = {
         f"{s3}/moto-api/": servers.start(_s3_server("0.0.0.0", _S3_PORT), settings, log / "s3.log"),
         f"{mlflow}/health": servers.start(
             _mlflow_server(log, "0.0.0.0", _MLFLOW_PORT), settings, log / "mlflow.log"
         ),
     }
-    _until_ray_runs(head.start(words, settings, log / "head.log"))
+    head = ray_on("head", "--head", f"--port={_RAY_PORT}", "--include-dashboard=false")
     for url, server in started.items():
         _until_served(url, server, via=head.words())
     return Lab(
@@ -429,8 +435,11 @@ class _Started:
     def wait_until(self, happened: Callable[[], bool]) -> None:
         """Wait for a server to serve; its own words tell why it does not."""
         until = time.monotonic() + START_S
-        while not happened():
-            assert self.process.poll() is None, self.log.read_text()
+        while True:
+            has_ended = self.process.poll() is not None  # asked first: its last words count
+            if happened():
+                return
+            assert not has_ended, self.log.read_text()
             assert time.monotonic() < until, self.log.read_text()
             time.sleep(0.2)
 
@@ -458,9 +467,16 @@ def _until_served(url: str, server: _Started, via: Sequence[str] = ()) -> None:
     server.wait_until(answers)
 
 
-def _until_ray_runs(node: _Started) -> None:
-    """``ray start`` says so after the node is registered with the head."""
-    node.wait_until(lambda: "Ray runtime started" in node.log.read_text())
+def _ray_runs(node: _Started) -> bool:
+    """Whether a node was registered with the head; Ray allows 30 s for it, and then gives up."""
+
+    def is_decided() -> bool:
+        return "Ray runtime started" in node.log.read_text() or node.process.poll() is not None
+
+    node.wait_until(is_decided)
+    said = node.log.read_text()
+    assert "Ray runtime started" in said or _TOO_SLOW in said, said
+    return "Ray runtime started" in said
 
 
 def _pids() -> list[int]:
