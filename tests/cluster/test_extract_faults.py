@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 
+from outspike.extract.ledger import Ledger
 from outspike.store.store import FeatureStore
 from outspike.synth.miniature import generate
 from outspike.urls import write_bytes
@@ -127,3 +128,43 @@ def test_a_failing_s3_server_changes_nothing(
         assert set(spoiled) == {"500", "503", "slow", "half"}
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
     assert FeatureStore.open(f"{s3_bucket}/store").digest() == undisturbed
+
+
+#: A job whose workers die of one recording, as of an event file that breaks its decoder.
+_FRAGILE = """
+import os, sys
+from outspike.config import DataConfig, ExtractConfig, StoreConfig
+from outspike.extract import stream
+from outspike.extract.actor import Extractor
+from outspike.extract.run import extract
+
+root, url, poison = sys.argv[1:]
+
+class Fragile(Extractor):
+    poison = poison
+
+    def _extract(self, item):
+        if item.recording.video_id == self.poison:
+            os._exit(1)
+        return super()._extract(item)
+
+stream.Extractor = Fragile
+data, store = DataConfig(dataset="folder", root=root), StoreConfig(url=url)
+print(extract(ExtractConfig(data=data, store=store)).table())
+"""
+
+
+def test_a_recording_that_kills_its_workers_is_given_up(
+    repository: Path, videos: Path, tmp_path: Path
+) -> None:
+    """It is begun a few times and not for ever; the others are in the store all the same."""
+    poison = sorted(videos.glob("*.mp4"))[2].stem
+    store = tmp_path / "store"
+    words = [sys.executable, "-c", _FRAGILE, str(videos), str(store), poison]
+    done = _run(words, repository)
+    assert done.returncode == 0, done.stderr
+    assert "new 5" in done.stdout
+    assert "quarantined 1" in done.stdout
+    (row,) = Ledger(str(store)).rows()
+    assert (row["video_id"], row["reason"]) == (poison, "crashed")
+    assert "3 workers died" in row["detail"]

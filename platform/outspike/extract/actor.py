@@ -8,6 +8,7 @@ its end, because an actor is not told when its input ends.
 import json
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from fractions import Fraction
@@ -32,6 +33,7 @@ from outspike.extract.golden import check_sample
 from outspike.extract.ledger import CHANGED, Failure, annotation_of
 from outspike.extract.metrics import StageSeconds
 from outspike.extract.plan import WorkItem
+from outspike.extract.tries import MOST_DEATHS, Tries
 from outspike.scoring.encode import Frames, RecordingFacts, encode_recording
 from outspike.store.catalog import Receipt
 from outspike.store.segments import SegmentWriter
@@ -90,8 +92,13 @@ class Message:
 class Extractor:
     """Callable class for ``Dataset.map_batches``; encoders load their weights once."""
 
-    def __init__(self, config: ExtractConfig) -> None:
+    def __init__(self, config: ExtractConfig, tries: Tries | None = None) -> None:
+        """``tries`` counts beginnings over all actors; without it none is taken to be one of many.
+
+        What cannot be prepared is told by the first call.
+        """
         self._config = config
+        self._tries = tries
         self._fault: OutspikeError | None = None
         try:
             self._prepare(config)
@@ -132,7 +139,8 @@ class Extractor:
             item = WorkItem.from_json(text)
             began = time.monotonic()
             try:
-                facts = self._extract(item)
+                with self._counted(item):
+                    facts = self._extract(item)
             except (MediaError, DatasetError) as error:
                 yield Message(key=item.key, failure=self._failure(item, error)).to_batch()
                 continue
@@ -147,6 +155,28 @@ class Extractor:
             for writer in self._writers:
                 writer.close()
         yield Message(receipts=self._drain()).to_batch()
+
+    @contextmanager
+    def _counted(self, item: WorkItem) -> Iterator[None]:
+        """Tell that a recording is begun, and that it did not take this process down.
+
+        Raises:
+            MediaError: it has done so to others (``crashed``).
+        """
+        key = item.recording.key
+        deaths = self._tries.begin(key) if self._tries else 0
+        try:
+            if deaths >= MOST_DEATHS:
+                raise MediaError(
+                    f"{item.recording.url}: {deaths} workers died while they had it; it needs more "
+                    "memory than they have, or breaks what reads it. Leave it out, or try it "
+                    "alone.",
+                    reason="crashed",
+                )
+            yield
+        finally:
+            if self._tries:
+                self._tries.end(key)
 
     def _extract(self, item: WorkItem) -> RecordingFacts:
         writers = {self._encoders[i].name: self._writers[i] for i in item.encoders}

@@ -14,6 +14,7 @@ from outspike.config import ExtractConfig
 from outspike.errors import ConfigError
 from outspike.extract.actor import Extractor, Message
 from outspike.extract.plan import WorkItem
+from outspike.extract.tries import Tries
 
 _POLL_S = 0.5
 #: Recordings an actor takes in one call; a kill costs at most the segments it has open.
@@ -66,7 +67,8 @@ def _feed(
     messages: "queue.Queue[Message | BaseException | None]",
 ) -> None:
     try:
-        for row in _pipeline(config, items).iter_rows():
+        tries = Tries()  # goes away with the last who holds it
+        for row in _pipeline(config, items, tries).iter_rows():
             messages.put(Message.from_json(str(row["message"])))
     except BaseException as error:  # handed to the driver's thread, which raises it
         messages.put(error)
@@ -74,7 +76,7 @@ def _feed(
         messages.put(None)
 
 
-def _pipeline(config: ExtractConfig, items: Sequence[WorkItem]) -> "ray.data.Dataset":
+def _pipeline(config: ExtractConfig, items: Sequence[WorkItem], tries: Tries) -> "ray.data.Dataset":
     context = DataContext.get_current()
     context.enable_progress_bars = False  # ours counts recordings and hours, Ray's counts blocks
     logging.getLogger("ray.data").setLevel(logging.WARNING)
@@ -88,7 +90,7 @@ def _pipeline(config: ExtractConfig, items: Sequence[WorkItem]) -> "ray.data.Dat
         override_num_blocks=math.ceil(len(items) / per_call),
     ).map_batches(
         Extractor,
-        fn_constructor_args=(config,),
+        fn_constructor_args=(config, tries),
         batch_size=per_call,
         compute=ActorPoolStrategy(min_size=actors[0], max_size=actors[1]),
         num_cpus=config.cpus_per_actor,
