@@ -224,7 +224,7 @@ class _FrameStream(_SnippetStream):
         with fixed_threads(encoder.config.threads):
             for i in range(0, num_frames, self._at_once):
                 part = frames[i : i + self._at_once]
-                pixels = part.float(memory_format=torch.contiguous_format)
+                pixels = part.to(torch.float32, memory_format=torch.contiguous_format)
                 pixels.div_(255).sub_(self._mean).div_(self._std)
                 encoder.crops.cut_into(self._pictures[i : i + len(part)], pixels)
             self._pictures[num_frames:] = 0
