@@ -18,7 +18,6 @@ import argparse
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
@@ -28,6 +27,7 @@ import psutil
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from textures import textured_video
 from torch import Tensor
 
 from outspike.config import EncoderConfig
@@ -35,7 +35,6 @@ from outspike.encoders.clip import ClipFrames
 from outspike.recording import Recording
 from outspike.scoring.encode import encode_recording
 from outspike.timebase import SnippetGrid
-from outspike.video.write import write_mp4
 
 SNIPPET = 16
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -171,19 +170,9 @@ def processor_seconds(work: Callable[[], object]) -> float:
 
 def generated(folder: str, num_frames: int, size: tuple[int, int]) -> str:
     """A video of a texture that moves over another."""
-    height, width = size
-    rng = np.random.default_rng(0)
-    wall, patch = (np.kron(rng.integers(0, 256, (64, 96, 3)), np.ones((8, 8, 1))) for _ in "ab")
-
-    def frame(i: int) -> NDArray[np.uint8]:
-        picture = wall[:height, :width].copy()
-        left = 3 * i % (width - 100)
-        picture[100:200, left : left + 100] = patch[:100, :100]
-        return picture.astype(np.uint8)
-
-    path = str(Path(folder, "generated.mp4"))
-    write_mp4(path, (frame(i) for i in range(num_frames)), fps=Fraction(25), crf=23)
-    return path
+    path = Path(folder, "generated.mp4")
+    textured_video(path, num_frames, size, (64, 96))
+    return str(path)
 
 
 def main() -> None:

@@ -30,18 +30,15 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
-from numpy.typing import NDArray
+from textures import textured_video
 
 from outspike.config import EncoderConfig, ExtractConfig, StoreConfig
 from outspike.datasets.manifest import Manifest
 from outspike.recording import Recording
-from outspike.video.write import write_mp4
 
 BARE = ("actor", "encode", "decode", "both")
 _CHUNK_FRAMES = 16
@@ -177,18 +174,8 @@ def job_rate(
 
 def recordings_in(folder: Path, number: int, num_frames: int, size: tuple[int, int]) -> list[str]:
     """Videos of a texture that moves over another, all alike."""
-    height, width = size
-    rng = np.random.default_rng(0)
-    wall, patch = (np.kron(rng.integers(0, 256, (96, 160, 3)), np.ones((8, 8, 1))) for _ in "ab")
-
-    def frame(i: int) -> NDArray[np.uint8]:
-        picture = wall[:height, :width].copy()
-        left = 3 * i % (width - 100)
-        picture[100:200, left : left + 100] = patch[:100, :100]
-        return picture.astype(np.uint8)
-
     first = folder / "r0.mp4"
-    write_mp4(first, (frame(i) for i in range(num_frames)), fps=Fraction(25), crf=23)
+    textured_video(first, num_frames, size, (96, 160))
     for i in range(1, number):
         shutil.copy(first, folder / f"r{i}.mp4")
     return [str(folder / f"r{i}.mp4") for i in range(number)]

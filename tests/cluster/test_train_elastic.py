@@ -14,8 +14,7 @@ import ray
 import torch
 from ray.cluster_utils import Cluster
 
-from outspike.config import DataConfig, OptimConfig, StoreConfig, TrainConfig, WindowConfig
-from outspike.store.store import FeatureStore
+from outspike.config import TrainConfig
 from outspike.train import checkpoint as checkpoints
 from outspike.train.job import train
 
@@ -42,25 +41,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def config(tmp_path) -> TrainConfig:
-    store = FeatureStore.create(str(tmp_path / "store"))
-    SMALL["fill"](store, SMALL["recordings_of"](8, 8), [SMALL["spec_of"]("motion")])
-    return TrainConfig(
-        data=DataConfig(dataset="tiny"),
-        store=StoreConfig(url=store.url),
-        detector=SMALL["DETECTORS"]["msf"],
-        encoders=(),
-        window=WindowConfig(length=8),
-        optim=OptimConfig(optimiser="sgd", lr=0.05),
-        protocol="folder",
-        steps=400,
-        bags_per_batch=8,
-        num_workers=2,
-        min_workers=1,
-        checkpoint_every=10,
-        max_failures=5,
-        storage=str(tmp_path / "runs"),
-        tracking_uri=f"sqlite:///{tmp_path}/mlflow.db",
-    )
+    return SMALL["ddp_config"](tmp_path, steps=400, min_workers=1, max_failures=5)
 
 
 def reached(storage: str, step: int) -> int | None:

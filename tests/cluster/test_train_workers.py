@@ -14,10 +14,9 @@ import ray
 import torch
 
 from outspike.cluster import ray_session
-from outspike.config import DataConfig, OptimConfig, StoreConfig, TrainConfig, WindowConfig
+from outspike.config import TrainConfig
 from outspike.errors import TrainingError
 from outspike.registry.tracking import find_runs
-from outspike.store.store import FeatureStore
 from outspike.train import checkpoint as checkpoints
 from outspike.train.job import train
 
@@ -27,24 +26,7 @@ SMALL = runpy.run_path(str(Path(__file__).parents[1] / "train" / "conftest.py"))
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> TrainConfig:
     folder = tmp_path_factory.mktemp("train")
-    store = FeatureStore.create(str(folder / "store"))
-    SMALL["fill"](store, SMALL["recordings_of"](8, 8), [SMALL["spec_of"]("motion")])
-    return TrainConfig(
-        data=DataConfig(dataset="tiny"),
-        store=StoreConfig(url=store.url),
-        detector=SMALL["DETECTORS"]["msf"],
-        encoders=(),
-        window=WindowConfig(length=8),
-        optim=OptimConfig(optimiser="sgd", lr=0.05),
-        protocol="folder",
-        steps=150,
-        bags_per_batch=8,
-        num_workers=2,
-        cpus_per_worker=0.5,
-        checkpoint_every=10,
-        storage=str(folder / "runs"),
-        tracking_uri=f"sqlite:///{folder}/mlflow.db",
-    )
+    return SMALL["ddp_config"](folder, steps=150, cpus_per_worker=0.5)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,6 +108,27 @@ def fill(
             writer.end(num_frames, Fraction(25))
         writer.close()
         store.commit(writer.drain())
+
+
+def ddp_config(folder: Path, **changes: Any) -> TrainConfig:
+    """A training of MSF by two workers on a small store in ``folder``, with what a test changes."""
+    store = FeatureStore.create(str(folder / "store"))
+    fill(store, recordings_of(8, 8), [spec_of("motion")])
+    settings: dict[str, Any] = {
+        "data": DataConfig(dataset="tiny"),
+        "store": StoreConfig(url=store.url),
+        "detector": DETECTORS["msf"],
+        "encoders": (),
+        "window": WindowConfig(length=8),
+        "optim": OptimConfig(optimiser="sgd", lr=0.05),
+        "protocol": "folder",
+        "bags_per_batch": 8,
+        "num_workers": 2,
+        "checkpoint_every": 10,
+        "storage": str(folder / "runs"),
+        "tracking_uri": f"sqlite:///{folder}/mlflow.db",
+    }
+    return TrainConfig(**(settings | changes))
 
 
 @pytest.fixture(scope="session")
