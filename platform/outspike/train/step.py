@@ -6,6 +6,7 @@ each take the step that one rank with ``B`` bags takes.
 """
 
 import dataclasses
+import inspect
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -262,10 +263,7 @@ class Learner:
             return self.objective
         if self._wrapped is None:  # late, so that weights restored before are those broadcast
             ids = [self.world.device] if self.world.device.startswith("cuda") else None
-            # Batch statistics are global already, so buffers never differ between ranks.
-            self._wrapped = DistributedDataParallel(
-                self.objective, device_ids=ids, broadcast_buffers=False
-            )
+            self._wrapped = DistributedDataParallel(self.objective, device_ids=ids, **_BUFFERS_STAY)
         return self._wrapped
 
     def _clip(self) -> float:
@@ -276,6 +274,14 @@ class Learner:
             return float(nn.utils.get_total_norm(gradients))
         return float(nn.utils.clip_grad_norm_(parameters, limit))
 
+
+#: Batch statistics are global already, so buffers never differ between ranks. PyTorch 2.13 gave the
+#: option another name.
+_BUFFERS_STAY: dict[str, Any] = {
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    else "broadcast_buffers": False
+}
 
 #: Fields that may differ when a run is resumed: they decide where and how fast, not what is learnt.
 PLACE_FIELDS = (
