@@ -96,6 +96,38 @@ def _decode_whole(url, **limits):
         return video.pid, sum(len(chunk.frames) for chunk in video.chunks())
 
 
+def _page_faults(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[7])
+
+
+def test_a_kept_child_writes_into_memory_it_has_touched_before(noisy_video, tmp_path):
+    """Decoding one more video costs the system hardly a page, whichever chunks were let go of."""
+    path = str(tmp_path / "vga.mp4")
+    frames = np.random.default_rng(0).integers(0, 256, (60, 480, 640, 3), dtype=np.uint8)
+    write_mp4(path, frames, fps=Fraction(25), preset="ultrafast")
+    pid, _ = _decode_whole(path)
+    faults = _page_faults(pid)
+    assert _decode_whole(path) == (pid, 60)
+    assert _page_faults(pid) - faults < 60 * 480 * 640 * 3 / 4096 / 4, "a quarter of its pages"
+
+
+def test_memory_in_which_a_chunk_still_lies_is_not_written_to_again(noisy_video, tmp_path):
+    """The next video of the same child gets memory of its own."""
+    with IsolatedVideo(noisy_video, timeout_s=60, memory_mb=1000) as video:
+        pid, chunks = video.pid, list(video.chunks(4))
+    copies = [chunk.frames.copy() for chunk in chunks]
+    upside_down = [chunk.frames[::-1] for chunk in chunks]
+    chunks.clear()
+    path = str(tmp_path / "black.mp4")
+    write_mp4(path, [np.zeros_like(copies[0][0])] * 40, fps=Fraction(25))
+    with IsolatedVideo(path, timeout_s=60, memory_mb=1000) as video:
+        assert video.pid == pid
+        assert not any(chunk.frames.any() for chunk in video.chunks(4))
+    for view, copy in zip(upside_down, copies, strict=True):
+        np.testing.assert_array_equal(view, copy[::-1])
+
+
 def test_a_child_that_did_well_is_used_again(noisy_video):
     """Starting an interpreter costs as much as decoding a short recording."""
     assert len({_decode_whole(noisy_video) for _ in range(3)}) == 1
@@ -183,6 +215,7 @@ def test_every_video_gets_processor_time_of_its_own(noisy_video):
     pids, limits = set(), []
     for timeout_s in (300, 20):
         with IsolatedVideo(noisy_video, timeout_s=timeout_s, memory_mb=1000) as video:
+            assert video.info.fps == 25, "limits are set once it has begun"
             with open(f"/proc/{video.pid}/limits") as file:
                 soft = next(line.split()[3] for line in file if line.startswith("Max cpu time"))
             limits.append(int(soft))

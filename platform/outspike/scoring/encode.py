@@ -30,8 +30,8 @@ Emit = Callable[[str, NDArray[np.floating], Frames, Frames], None]
 #: No event for this long means a broken clock; following it would make millions of empty rows.
 MAX_SILENCE_S = 6 * 3600
 
-#: Of frames decoded ahead in one piece; a few pieces are under way at once.
-_CHUNK_BYTES = 16 << 20
+#: Of frames decoded ahead in one piece; some pieces are under way at once.
+_CHUNK_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,13 +10,11 @@ import math
 import resource
 import socket
 import sys
-from collections.abc import Callable
-from contextlib import closing
 from itertools import chain
 
 from outspike.errors import MediaError
 from outspike.video.decode import decode_frames
-from outspike.video.shared import FrameSink, receive, send, tell
+from outspike.video.shared import FrameSink, Message, receive, send, tell
 from outspike.video.survey import survey
 
 #: A picture of 8192x4320 in 4:2:0; no single buffer of a decoder is larger.
@@ -25,28 +23,26 @@ _LARGE_BUFFER = 54_000_000
 
 def main(arguments: list[str]) -> int:
     """Answer requests over socket ``FD``; every outcome but a crash is told so."""
-    bare = _address_space()
+    sink = FrameSink()
     with socket.socket(fileno=int(arguments[0])) as channel:
+        bare = _address_space()
         while (request := receive(channel)[0]) is not None:
             if "url" not in request:  # a slot of the last video that was let go of late
                 continue
-            limit_resources(bare, request["memory_mb"], request["cpu_seconds"])
-            work = _send_survey if request.get("survey") else _send_frames
-            if not _answer(work, channel, request["url"], bare, request["memory_mb"]):
+            limit_resources(bare + sink.num_bytes, request["memory_mb"], request["cpu_seconds"])
+            if not _answer(request, channel, sink, bare):
                 return 0
     return 0
 
 
-def _answer(
-    work: Callable[[socket.socket, str], None],
-    channel: socket.socket,
-    url: str,
-    bare: int,
-    memory_mb: int,
-) -> bool:
+def _answer(request: Message, channel: socket.socket, sink: FrameSink, bare: int) -> bool:
     """Decode one video; returns whether this process is fit for another."""
+    url, memory_mb = request["url"], request["memory_mb"]
     try:
-        work(channel, url)
+        if request.get("survey"):
+            _send_survey(channel, url)
+        else:
+            _send_frames(channel, url, sink)
     except (MediaError, MemoryError) as error:
         if isinstance(error, MediaError) and not _near_memory_limit():
             send(channel, {"error": str(error), "reason": error.reason})
@@ -57,7 +53,9 @@ def _answer(
     except BrokenPipeError:  # the reader went away: nobody is left to tell
         return False
     # What stays mapped would be missing to the next video.
-    is_fit = _address_space() - bare < memory_mb * 1_000_000 // 4 and not _near_memory_limit()
+    left = _address_space() - bare - sink.num_bytes
+    is_fit = left < memory_mb * 1_000_000 // 4 and not _near_memory_limit()
+    sink.trim()
     send(channel, {"end": is_fit})
     return is_fit
 
@@ -92,16 +90,16 @@ def _near_memory_limit() -> bool:
     return soft != resource.RLIM_INFINITY and peak > soft - _LARGE_BUFFER
 
 
-def _send_frames(channel: socket.socket, url: str) -> None:
+def _send_frames(channel: socket.socket, url: str, sink: FrameSink) -> None:
     frames = decode_frames(url)
     info, first = next(frames)  # a video without frames is an error
     tell(channel, {"info": info.to_json()})
-    with closing(FrameSink(channel)) as sink:
-        try:
-            for _, frame in chain([(info, first)], frames):
-                sink.put(frame)
-        finally:  # what came before an error is yielded before it is raised
-            sink.flush()
+    sink.open(channel)
+    try:
+        for _, frame in chain([(info, first)], frames):
+            sink.put(frame)
+    finally:  # what came before an error is yielded before it is raised
+        sink.flush()
 
 
 def _send_survey(channel: socket.socket, url: str) -> None:
