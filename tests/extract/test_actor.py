@@ -12,12 +12,15 @@ import pytest
 
 from outspike.config import EncoderConfig, ExtractConfig, StoreConfig
 from outspike.errors import OutspikeError, StoreError
+from outspike.extract import ahead
 from outspike.extract.actor import Extractor, Message
 from outspike.extract.commit import split_whole
 from outspike.extract.plan import WorkItem
 from outspike.recording import Recording
+from outspike.store.segments import SegmentWriter
 from outspike.store.store import FeatureStore
 from outspike.urls import stat
+from outspike.video.isolate import IsolatedVideo
 from outspike.video.write import write_mp4
 
 Film = Callable[..., Recording]
@@ -66,6 +69,29 @@ def test_every_recording_gets_one_outcome_and_whole_receipts(
     store = FeatureStore.open(config.store.url)
     store.commit(whole)
     assert store.extents.num_rows == 4
+
+
+def test_the_next_video_is_opened_before_the_last_rows_of_this_one_are_made(
+    config: ExtractConfig, film: Film, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The decoder does not wait while an encoder works off what it has, and rows are stored."""
+    told: list[tuple[str, str]] = []
+    end, open_video = SegmentWriter.end, ahead.IsolatedVideo
+
+    def noted_end(writer: SegmentWriter, num_frames: int, fps: Fraction) -> None:
+        told.append(("end", writer.spec.name))
+        end(writer, num_frames, fps)
+
+    def noted_open(url: str, *, timeout_s: float, memory_mb: int) -> IsolatedVideo:
+        told.append(("open", Path(url).stem))
+        return open_video(url, timeout_s=timeout_s, memory_mb=memory_mb)
+
+    monkeypatch.setattr(SegmentWriter, "end", noted_end)
+    monkeypatch.setattr(ahead, "IsolatedVideo", noted_open)
+    messages = _messages(config, [film("a"), film("bb", 40), film("ccc")])
+    assert not any(message.failure for message in messages)
+    ends = [("end", "event-pyramid"), ("end", "frame-pyramid")]
+    assert told == [("open", "bb"), *ends, ("open", "ccc"), *ends, *ends]
 
 
 def test_a_text_file_named_mp4_becomes_a_failure_and_the_rest_goes_on(

@@ -7,7 +7,7 @@ its end, because an actor is not told when its input ends.
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -29,6 +29,7 @@ from outspike.errors import (
     StoreError,
     UrlError,
 )
+from outspike.extract.ahead import Ahead
 from outspike.extract.golden import check_sample
 from outspike.extract.ledger import CHANGED, Failure, annotation_of
 from outspike.extract.metrics import StageSeconds
@@ -107,6 +108,7 @@ class Extractor:
 
     def _prepare(self, config: ExtractConfig) -> None:
         self._stages = StageSeconds()
+        self._ahead = Ahead(config.decode_timeout_s, config.decode_memory_mb)
         self._encoders = [build(encoder) for encoder in config.encoders]
         store = FeatureStore.open(config.store.url)
         if config.check_sample:
@@ -135,12 +137,22 @@ class Extractor:
             yield Message(fault=(type(error).__name__, str(error))).to_batch()
 
     def _messages(self, batch: dict[str, Any]) -> Iterator[Batch]:
-        for text in batch["item"]:
-            item = WorkItem.from_json(text)
+        items = [WorkItem.from_json(text) for text in batch["item"]]
+        try:
+            yield from self._extract_all(items)
+        finally:
+            self._ahead.close()
+        with self._stages.timed("write"):
+            for writer in self._writers:
+                writer.close()
+        yield Message(receipts=self._drain()).to_batch()
+
+    def _extract_all(self, items: Sequence[WorkItem]) -> Iterator[Batch]:
+        for item, following in zip(items, [*items[1:], None], strict=True):
             began = time.monotonic()
             try:
                 with self._counted(item):
-                    facts = self._extract(item)
+                    facts = self._extract(item, following)
             except (MediaError, DatasetError) as error:
                 yield Message(key=item.key, failure=self._failure(item, error)).to_batch()
                 continue
@@ -151,10 +163,6 @@ class Extractor:
                 pixels=_pixels(item, facts),
                 receipts=self._drain(),
             ).to_batch()
-        with self._stages.timed("write"):
-            for writer in self._writers:
-                writer.close()
-        yield Message(receipts=self._drain()).to_batch()
 
     @contextmanager
     def _counted(self, item: WorkItem) -> Iterator[None]:
@@ -178,7 +186,7 @@ class Extractor:
             if self._tries:
                 self._tries.end(key)
 
-    def _extract(self, item: WorkItem) -> RecordingFacts:
+    def _extract(self, item: WorkItem, following: WorkItem | None) -> RecordingFacts:
         writers = {self._encoders[i].name: self._writers[i] for i in item.encoders}
         for writer in writers.values():
             writer.begin(item.recording, stat=item.source)
@@ -190,15 +198,20 @@ class Extractor:
             writers[name].append(rows, start, stop)
             written_s += time.monotonic() - ready
 
+        def open_next() -> None:
+            self._ahead.open(following.recording if following else None)
+
         try:
-            facts = encode_recording(
-                item.recording,
-                [self._encoders[i] for i in item.encoders],
-                emit=emit,
-                isolate=True,
-                timeout_s=self._config.decode_timeout_s,
-                memory_mb=self._config.decode_memory_mb,
-            )
+            with self._ahead.taken(item.recording) as video:
+                facts = encode_recording(
+                    item.recording,
+                    [self._encoders[i] for i in item.encoders],
+                    emit=emit,
+                    timeout_s=self._config.decode_timeout_s,
+                    memory_mb=self._config.decode_memory_mb,
+                    video=video,
+                    when_decoded=open_next,
+                )
             encoded_s = time.monotonic() - began - written_s - facts.waited_s
             _check_unchanged(item)
             with self._stages.timed("write"):

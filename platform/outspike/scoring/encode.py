@@ -63,14 +63,18 @@ def encode_recording(
     isolate: bool = True,
     timeout_s: float = 3600.0,
     memory_mb: int = 4096,
+    video: IsolatedVideo | None = None,
+    when_decoded: Callable[[], None] = lambda: None,
 ) -> RecordingFacts:
     """Decode a recording once and give its feature rows to ``emit`` as they are completed.
 
     ``emit(name, rows [s, K, D], start [s], stop [s])`` gets the rows of encoder ``name`` in order,
     in the dtype of its feature set. Rows emitted before an error is raised are provisional: the
     caller drops them. With ``isolate`` a video is decoded in a child process under ``timeout_s``
-    and ``memory_mb``. Event times become frames at the recording's ``fps``, or at that of
-    UCF-Crime-DVS where it gives none, from the stated start of the file, else its first event.
+    and ``memory_mb``; ``video`` is one that was opened before, with limits of its own, and
+    ``when_decoded`` is called once the last frame of a video has come. Event times become frames
+    at the recording's ``fps``, or at that of UCF-Crime-DVS where it gives none, from the stated
+    start of the file, else its first event.
 
     Raises:
         MediaError: the recording cannot be read or encoded; ``reason`` says why.
@@ -88,7 +92,9 @@ def encode_recording(
                 reason="modality",
             )
     if recording.modality == "video":
-        return _encode_video(recording, encoders, emit, isolate, timeout_s, memory_mb)
+        if video is None and isolate:
+            video = IsolatedVideo(recording.url, timeout_s=timeout_s, memory_mb=memory_mb)
+        return _encode_video(recording, encoders, emit, video, when_decoded)
     return _encode_events(recording, encoders, emit)
 
 
@@ -99,33 +105,39 @@ def _encode_video(
     recording: Recording,
     encoders: Sequence[Encoder],
     emit: Emit,
-    isolate: bool,
-    timeout_s: float,
-    memory_mb: int,
+    video: IsolatedVideo | None,
+    when_decoded: Callable[[], None],
 ) -> RecordingFacts:
-    with _opened_video(recording.url, isolate, timeout_s, memory_mb) as (info, chunks):
+    with _opened_video(recording.url, video) as (info, chunks):
         width, height = info.display_size
         source = SourceInfo(modality="video", width=width, height=height, fps=info.fps)
         fan_out = _FanOut(recording, encoders, source, emit)
-        num_frames, waited_s, asked = 0, 0.0, time.monotonic()
-        for chunk in chunks:
-            waited_s += time.monotonic() - asked
-            fan_out.push(chunk)
-            num_frames += len(chunk.frames)
-            asked = time.monotonic()
+        num_frames, waited_s = _push_all(chunks, fan_out)
+    when_decoded()
     return replace(fan_out.finish(num_frames), waited_s=waited_s)
 
 
 @contextmanager
 def _opened_video(
-    url: str, isolate: bool, timeout_s: float, memory_mb: int
+    url: str, video: IsolatedVideo | None
 ) -> Iterator[tuple[VideoInfo, Iterator[FrameChunk]]]:
-    if isolate:
-        with IsolatedVideo(url, timeout_s=timeout_s, memory_mb=memory_mb) as video:
+    if video is not None:
+        with video:
             yield video.info, video.chunks(_chunk_frames(video.info))
     else:
         info = probe(url)
         yield info, decode(url, chunk_frames=_chunk_frames(info))
+
+
+def _push_all(chunks: Iterator[FrameChunk], fan_out: "_FanOut") -> tuple[int, float]:
+    """Number of frames, and seconds waited for them; no chunk is held on to afterwards."""
+    num_frames, waited_s, asked = 0, 0.0, time.monotonic()
+    for chunk in chunks:
+        waited_s += time.monotonic() - asked
+        fan_out.push(chunk)
+        num_frames += len(chunk.frames)
+        asked = time.monotonic()
+    return num_frames, waited_s
 
 
 def _chunk_frames(info: VideoInfo) -> int:
