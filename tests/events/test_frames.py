@@ -17,6 +17,7 @@ from outspike.events.frames import (
     windows_by_time,
     windows_on_grid,
 )
+from outspike.events.full_frames import is_full
 
 
 @given(num=st.integers(1, 500), duration=st.integers(1000, 400_000), seed=st.integers(0, 50))
@@ -92,10 +93,16 @@ def test_half_floats_are_no_type_to_count_in() -> None:
         count_frames(random_events(3), np.array([0, 3]), SIZE, np.float16)
 
 
+@pytest.mark.parametrize("size", [(512, 300), (517, 301)])
 @pytest.mark.parametrize("repeated", [0, 30_000, 70_000])
-def test_large_full_frames_are_counted_alike_in_all_types(repeated: int) -> None:
-    """Where most pixels are hit, frames go through 8 bits; what does not fit there is carried."""
-    size, num = (512, 300), 200_000
+def test_large_full_frames_are_counted_alike_in_all_types(
+    repeated: int, size: tuple[int, int]
+) -> None:
+    """Where most pixels are hit, four bits are counted first; what does not fit there is carried.
+
+    Frames of (517, 301) are no whole lines of the cache and are not written past it.
+    """
+    num = 200_000
     rng = np.random.default_rng(0)
     x = np.append(rng.integers(0, size[0], num), np.full(repeated, 7)).astype(np.uint16)
     y = np.append(rng.integers(0, size[1], num), np.full(repeated, 9)).astype(np.uint16)
@@ -105,10 +112,31 @@ def test_large_full_frames_are_counted_alike_in_all_types(repeated: int) -> None
     expected = np.zeros((2, 2, size[1], size[0]))
     np.add.at(expected[0], (p[:-5], y[:-5], x[:-5]), 1)
     np.add.at(expected[1], (p[-5:], y[-5:], x[-5:]), 1)
-    for dtype in (np.int16, np.uint32, np.float64):
+    for dtype in (np.int16, np.uint32, np.int64, np.float32, np.float64):
         if expected.max() > highest_count(np.dtype(dtype)):
             with pytest.raises(AlignmentError, match="more than 32767 events"):
                 count_frames(events, windows, size, dtype)
             continue
         found = count_frames(events, windows, size, dtype)
+        assert found.dtype == dtype
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("above", [0, 1])
+def test_a_count_through_half_bytes_stops_at_the_limit_of_its_type(above: int) -> None:
+    """32,767 fits 16 bits with a sign, one more does not; both polarities of a pixel are apart."""
+    size, most = (512, 300), highest_count(np.dtype(np.int16))
+    p = np.repeat(np.array([0, 1, 0], np.uint8), [20, most + above, 60_000])
+    x = np.repeat(np.array([7, 7, 8], np.uint16), [20, most + above, 60_000])
+    x[-60_000:] = 8 + np.arange(60_000) % 400
+    events = Events(np.arange(len(p)), x, np.full(len(p), 9, np.uint16), p)
+    assert is_full(len(events), np.zeros((2, size[1], size[0]), np.int16))
+    windows = np.array([0, len(events)])
+    if above:
+        with pytest.raises(AlignmentError, match="more than 32767 events"):
+            count_frames(events, windows, size, np.int16)
+        return
+    frame = count_frames(events, windows, size, np.int16)[0]
+    assert (frame[0, 9, 7], frame[1, 9, 7]) == (20, most)
+    assert (frame[0, 9, 8:408] == 150).all()
+    assert int(frame.sum(dtype=np.int64)) == len(events)

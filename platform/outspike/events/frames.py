@@ -16,6 +16,13 @@ from numpy.typing import DTypeLike, NDArray
 
 from outspike.errors import AlignmentError, ConfigError
 from outspike.events.columns import Events
+from outspike.events.full_frames import (
+    count_full,
+    is_full,
+    new_frames,
+    new_table,
+    touch,
+)
 
 Windows = NDArray[np.int64]
 Counts = NDArray[Any]
@@ -99,42 +106,20 @@ def count_frames(
     Raises:
         AlignmentError: a pixel outside ``size``, or a count above what the type holds exactly.
     """
-    highest_count(np.dtype(dtype))  # refuses types that are not for counting
+    highest = highest_count(np.dtype(dtype))
     check_inside(events, size)
-    width, height = size
-    frames: Counts = np.zeros((len(windows) - 1, 2, height, width), dtype=dtype)
-    low = np.zeros(2 * height * width, dtype=np.uint8)
-    for frame, (start, stop) in zip(frames, _pairs(windows), strict=True):
-        part = events.slice(start, stop)
-        if frame.itemsize > 1 and _SMALL <= frame.size < 4 * len(part):
-            _count_narrow(part, frame, low)
-        else:
+    frames = new_frames(len(windows) - 1, size, np.dtype(dtype))
+    parts = [events.slice(start, stop) for start, stop in _pairs(windows)]
+    for frame, part in zip(frames, parts, strict=True):
+        if is_full(len(part), frame):
+            touch(frame)
+    table = new_table(size)
+    for frame, part in zip(frames, parts, strict=True):
+        if not is_full(len(part), frame):
             add_counts(part, frame)
-    return frames
-
-
-#: Pictures of fewer cells are in the cache anyway.
-_SMALL = 1 << 18
-
-
-def _count_narrow(events: Events, frame: Counts, low: NDArray[np.uint8]) -> None:
-    """Count into an empty frame that most events find a cell of their own in.
-
-    The lowest eight bits of the counts, ``low``, stay in the second cache where the frame would
-    not, and are widened once. They are 0 before and after.
-    """
-    carries = np.empty(len(events) // 256, dtype=np.int64)
-    width, height = frame.shape[2], frame.shape[1]
-    num = _count_low(events.x, events.y, events.p, low, width, height, carries)
-    flat = frame.reshape(-1)
-    flat[:] = low
-    low[:] = 0
-    if num:
-        places, times = np.unique(carries[:num], return_counts=True)
-        counts = flat[places].astype(np.int64) + 256 * times
-        if int(counts.max()) > highest_count(frame.dtype):
+        elif not count_full(part, frame, table, highest):
             _refuse(frame.dtype)
-        flat[places] = counts
+    return frames
 
 
 def add_counts(events: Events, frame: Counts) -> None:
@@ -199,26 +184,3 @@ def _count(
         left |= before == highest
         flat[place] = before + 1
     return left
-
-
-@numba.njit(cache=True, nogil=True)
-def _count_low(
-    x: NDArray[np.uint16],
-    y: NDArray[np.uint16],
-    p: NDArray[np.uint8],
-    low: NDArray[np.uint8],
-    width: int,
-    height: int,
-    carries: NDArray[np.int64],
-) -> int:
-    """Count modulo 256, and note the cell each time that starts again; how many notes."""
-    wide, high = np.uintp(width), np.uintp(height)
-    num = 0
-    for i in range(len(x)):
-        place = (np.uintp(p[i] != 0) * high + np.uintp(y[i])) * wide + np.uintp(x[i])
-        count = np.uint8(low[place] + np.uint8(1))
-        low[place] = count
-        if count == 0:
-            carries[num] = place
-            num += 1
-    return num

@@ -35,6 +35,11 @@ def compresses_words() -> bool:
     return for_here and bool(llvm.get_host_cpu_features().get("avx512vbmi2"))
 
 
+def address(context: Value, builder: Value, kind: Value, array: Value, index: Value) -> Value:
+    """Of an array's element; ``kind`` is the type that numba has for the array."""
+    return builder.gep(context.make_array(kind)(context, builder, array).data, [index])
+
+
 class Lanes:
     """Code on vectors of ``num`` lanes.
 
@@ -76,6 +81,17 @@ class Lanes:
         """All lanes, to consecutive places."""
         typed = self.builder.bitcast(pointer, vector.type.as_pointer())
         self.builder.store(vector, typed, align=1)
+
+    def stream(self, vector: Value, pointer: Value, num_bytes: int) -> None:
+        """As :meth:`store`, past the caches, to a place that is a multiple of the vector's size.
+
+        Args:
+            vector, pointer: what and where.
+            num_bytes: the vector's size.
+        """
+        typed = self.builder.bitcast(pointer, vector.type.as_pointer())
+        store = self.builder.store(vector, typed, align=num_bytes)
+        store.set_metadata("nontemporal", self.builder.module.add_metadata([I32(1)]))
 
     def equal(self, vector: Value, value: int) -> Value:
         """Bits as a vector: lanes that equal a constant."""

@@ -22,7 +22,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from outspike.events import raw_kernels
-from outspike.events.lanes import COMPILED, I8, I16, I32, I64, Lanes, compresses_words
+from outspike.events.lanes import COMPILED, I8, I16, I32, I64, Lanes, address, compresses_words
 from outspike.events.raw_words import (
     BASE_X,
     HIGH,
@@ -56,11 +56,6 @@ _KINDS_OF_FOUR = np.uint64(0xF000F000F000F000)
 _GROUP_COLUMNS = 32
 
 
-def _at(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
-    """Address of an array's element."""
-    return builder.gep(context.make_array(kind)(context, builder, array).data, [index])
-
-
 def _rows_and_columns_code(
     typing: Any,
     words: Any,
@@ -84,7 +79,7 @@ def _rows_and_columns_code(
         words, position, *columns, num, row, high_us, low = arguments
         lanes = Lanes(builder, LANES3)
         zeros = ir.Constant(lanes.vector(I16), None)
-        word = lanes.load(I16, _at(context, builder, signature.args[0], words, position))
+        word = lanes.load(I16, address(context, builder, signature.args[0], words, position))
         kind = builder.lshr(word, lanes.every(I16, 12))
         types_of_runs = (Evt3.ADDR_X, Evt3.ADDR_Y, Evt3.TIME_LOW)
         found = [lanes.number(lanes.equal(kind, k)) for k in types_of_runs]
@@ -117,7 +112,7 @@ def _rows_and_columns_code(
             builder.trunc(polarity, lanes.vector(I8)),
         ]
         for kind, array, vector in zip(signature.args[2:6], columns, written, strict=True):
-            lanes.store(vector, _at(context, builder, kind, array, num))
+            lanes.store(vector, address(context, builder, kind, array, num))
         last = I32(LANES3 - 1)
         after = [
             builder.select(is_sound, taken, I64(-1)),
@@ -155,16 +150,18 @@ def _fan_out_code(
         columns = builder.add(columns, lanes.spread(builder.trunc(base, I16)))
         count = lanes.count(marks)
         to = dict(zip("txyp", signature.args[1:5], strict=True))
-        lanes.store(columns, _at(context, builder, to["x"], x, num))
-        lanes.store(lanes.spread(builder.trunc(row, I16)), _at(context, builder, to["y"], y, num))
+        lanes.store(columns, address(context, builder, to["x"], x, num))
         lanes.store(
-            lanes.spread(builder.trunc(polarity, I8)), _at(context, builder, to["p"], p, num)
+            lanes.spread(builder.trunc(row, I16)), address(context, builder, to["y"], y, num)
+        )
+        lanes.store(
+            lanes.spread(builder.trunc(polarity, I8)), address(context, builder, to["p"], p, num)
         )
         # Few of the 32 are set as a rule, and times are most of what there is to store.
         few = Lanes(builder, 8)
-        few.store(few.spread(now), _at(context, builder, to["t"], t, num))
+        few.store(few.spread(now), address(context, builder, to["t"], t, num))
         with builder.if_then(builder.icmp_unsigned(">", count, I64(few.num)), likely=False):
-            lanes.store(lanes.spread(now), _at(context, builder, to["t"], t, num))
+            lanes.store(lanes.spread(now), address(context, builder, to["t"], t, num))
         return count
 
     return types.int64(vector, t, x, y, p, num, base, polarity, row, now), code
@@ -174,7 +171,7 @@ def _four_words_code(typing: Any, words: Any, position: Any) -> Any:
     """Four 16-bit words as one number."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _at(context, builder, signature.args[0], *arguments)
+        pointer = address(context, builder, signature.args[0], *arguments)
         return builder.load(builder.bitcast(pointer, I64.as_pointer()), align=1)
 
     return types.uint64(words, position), code
@@ -188,7 +185,7 @@ def _events2_code(
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         words, position, *columns, num, high_us = arguments
         lanes = Lanes(builder, LANES2)
-        word = lanes.load(I32, _at(context, builder, signature.args[0], words, position))
+        word = lanes.load(I32, address(context, builder, signature.args[0], words, position))
         kind = builder.lshr(word, lanes.every(I32, 28))
         others = lanes.number(builder.icmp_unsigned(">", kind, lanes.every(I32, Evt2.CD_ON)))
         low = builder.and_(
@@ -205,7 +202,7 @@ def _events2_code(
             builder.trunc(kind, lanes.vector(I8)),
         ]
         for kind, array, vector in zip(signature.args[2:6], columns, written, strict=True):
-            lanes.store(vector, _at(context, builder, kind, array, num))
+            lanes.store(vector, address(context, builder, kind, array, num))
         return lanes.first(others)
 
     return types.int64(words, position, t, x, y, p, num, high_us), code
