@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import ray
 
+from outspike.cluster import ray_session
 from outspike.config import (
     DataConfig,
     MsfConfig,
@@ -166,6 +167,57 @@ def test_a_search_leaves_nested_runs_that_have_ended(
 
 
 @pytest.mark.slow
+def test_trials_of_several_workers_find_what_trials_of_one_process_find(
+    config: TuneConfig, tmp_path: Path
+) -> None:
+    """The same table, by workers of Ray Train; nothing they had is left when the search ends."""
+    config = replace(config, sampler="random", early_stop=False, num_trials=2)
+    tables = {}
+    for workers in (0, 2):
+        config = replace(config, name=f"{tmp_path.name}-{workers}", workers_per_trial=workers)
+        result = search(config)
+        tables[workers] = {
+            (t.values["optim.lr"], t.values["window.length"]): t.metric for t in result.trials
+        }
+        assert {run.info.status for group in runs_of(config) for run in group} == {"FINISHED"}
+    assert tables[2] == pytest.approx(tables[0], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_trials_of_several_workers_are_stopped_with_them(config: TuneConfig) -> None:
+    """ASHA ends trials that are behind, though workers elsewhere compute them."""
+    settings = replace(config.train, steps=200)
+    config = replace(
+        config,
+        train=replace(settings, selection=replace(settings.selection, every_steps=20)),
+        space=("optim.lr=choice:0.01,1e-9",),
+        sampler="grid",
+        grace_steps=20,
+        max_concurrent=1,
+        workers_per_trial=2,
+    )
+    result = search(config)
+    assert [trial.error for trial in result.trials] == [None, None]
+    _, trials = runs_of(config)
+    assert {run.info.status for run in trials} == {"FINISHED"}
+    stopped = [run for run in trials if "outspike.stopped_early" in run.data.tags]
+    assert len(stopped) == sum(trial.step < 200 for trial in result.trials) > 0
+
+
+def test_more_workers_than_a_cluster_has_are_refused(config: TuneConfig) -> None:
+    """Before any trial waits for them; folds are not handed to workers at all."""
+    with (
+        ray_session(2),
+        pytest.raises(ConfigError, match=r"2 trials of 2 workers need 4.1 CPUs, .* has 2"),
+    ):
+        search(replace(config, workers_per_trial=2))
+    assert dict(describe(config))["search"].startswith(f"{config.name}, new")
+    folds = replace(config.train.selection, split="cross_validation")
+    with pytest.raises(ConfigError, match="own process"):
+        replace(config, workers_per_trial=2, train=replace(config.train, selection=folds))
+
+
+@pytest.mark.slow
 def test_cross_validation_compares_trials(config: TuneConfig) -> None:
     """Every trial is judged by the pooled scores of its folds."""
     selection = SelectionConfig(split="cross_validation", num_folds=2, every_steps=3)
@@ -185,15 +237,15 @@ def test_a_trial_that_fails_does_not_stop_the_others(config: TuneConfig) -> None
     """Its run ends FAILED and its error is in the table; what cannot start at all is one line."""
     config = replace(
         config,
-        space=("optim.lr=choice:1e-3,1e30", "seed=int:1:1000"),
-        num_trials=4,
-        sampler="random",
+        space=("optim.lr=choice:1e-3,1e30", "seed=choice:0,1"),
+        sampler="grid",
         early_stop=False,
     )
     result = search(config)
     failed = [trial for trial in result.trials if trial.error]
-    assert 0 < len(failed) < 4
-    assert all(trial.values["optim.lr"] == 1e30 for trial in failed)
+    assert [trial.values["optim.lr"] for trial in failed] == [1e30, 1e30]
+    assert all("not finite" in (trial.error or "") for trial in failed)
+    assert len(result.trials) == 4
     assert result.trials[0].error is None
     _, trials = runs_of(config)
     statuses = [run.info.status for run in trials]

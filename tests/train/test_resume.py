@@ -127,3 +127,15 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_move(config_of):
         learner.learn(bags, 0)
     for name, value in learner.detector.named_parameters():
         assert torch.equal(before[name], value)
+
+
+def test_scores_that_are_not_finite_are_told_in_our_words(config_of):
+    """Weights that a wild step has thrown away end the run in a line that says what to do."""
+    config = config_of()
+    optim = dataclasses.replace(config.optim, lr=1e30)
+    plan = make_plan(dataclasses.replace(config, optim=optim))
+    learner, source = Learner(plan.config), TrainingBags(plan)
+    learner.prepare(source)
+    learner.learn(source.batch(0, learner.world), 0)
+    with pytest.raises(TrainingError, match=r"Step 1: scores are not finite; .* Lower optim\.lr"):
+        learner.learn(source.batch(1, learner.world), 1)

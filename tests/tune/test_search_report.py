@@ -2,6 +2,7 @@
 
 import base64
 import re
+import warnings
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
@@ -113,3 +114,13 @@ def test_settings_that_only_some_trials_have_are_shown_as_such() -> None:
     assert "2 hours are over" in page
     assert page.count(f"#{result.trials[0].number}<") == 10
     assert len(pictures(page)) == 4
+
+
+def test_trials_that_are_all_alike_are_drawn_on_whole_axes() -> None:
+    """Equal settings and metrics leave no spread to scale the parallel axes by."""
+    result = make_result(2)
+    trial = replace(result.trials[0], metric=1.0)
+    alike = replace(result, trials=(trial, replace(trial, number=1)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert pictures(render_search(alike, SPACE))

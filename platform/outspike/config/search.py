@@ -38,6 +38,10 @@ class TuneConfig:
     """Steps that every trial is given before it may be stopped."""
     max_concurrent: int = 2
     cpus_per_trial: float = 1.0
+    """Of a trial that is one process."""
+    workers_per_trial: int = 0
+    """Ray Train workers that share a trial's batches, each with ``train.cpus_per_worker`` and
+    ``train.gpus_per_worker``; 0 trains in the trial's own process, which starts much faster."""
     num_cpus: int | None = None
     """CPUs of a local Ray; ignored on a cluster."""
     seed: int = 0
@@ -58,6 +62,11 @@ class TuneConfig:
         ):
             raise ConfigError(
                 f"hours={self.hours}, patience={self.patience}: above 0, or leave them out."
+            )
+        if self.workers_per_trial and self.train.selection.split == "cross_validation":
+            raise ConfigError(
+                f"workers_per_trial={self.workers_per_trial}: the folds of a cross-validation are "
+                "trained in the trial's own process; use 'holdout', or 0 workers."
             )
         if self.train.selection.split not in ("holdout", "cross_validation"):
             raise ConfigError(

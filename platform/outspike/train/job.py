@@ -153,7 +153,13 @@ def _train(plan: TrainingPlan, run_url: str, tracked: SpooledRun) -> None:
     if plan.config.num_workers and build(plan.config.detector).trainable:
         from outspike.train.ray_workers import train_with_ray
 
-        train_with_ray(plan, run_url, tracked)
+        with closing(Progress(plan.last_step)) as progress:
+
+            def hear(step: int, metrics: Mapping[str, float]) -> None:
+                progress.show(step, metrics)
+                tracked.log_metrics(metrics, step)
+
+            train_with_ray(plan, run_url, hear, run_id=tracked.run_id)
         return
     with closing(Progress(plan.last_step)) as progress:
         run(plan, run_url, world=World(), run_logger=tracked, tell=progress.show)

@@ -12,7 +12,6 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -26,10 +25,9 @@ from outspike.app import configure_logging, expected_cause
 from outspike.cluster import ray_session, ray_storage
 from outspike.config import TrainConfig
 from outspike.errors import OutspikeError, TrainingError
-from outspike.train.logging import Progress, RunLogger
 from outspike.train.plan import TrainingPlan
 from outspike.train.ray_network import NamedInterface
-from outspike.train.ray_news import forget_ranks, give_up, given_up, heard, live, tell
+from outspike.train.ray_news import Hear, forget_ranks, give_up, given_up, heard, live, tell
 from outspike.train.watchdog import Heart, Watch
 
 logger = logging.getLogger(__name__)
@@ -43,11 +41,17 @@ _START_TIMEOUT_S = 30
 _RESIZE_EVERY_S = 10.0
 
 
-def train_with_ray(plan: TrainingPlan, run_url: str, run_logger: RunLogger | None) -> None:
+def train_with_ray(plan: TrainingPlan, run_url: str, hear: Hear, *, run_id: str) -> None:
     """Train to the last step with as many Ray Train workers as the config asks for.
 
     Lost workers are replaced up to ``max_failures`` times and go on from the newest checkpoint,
     with ``min_workers`` by as many as there is room for.
+
+    Args:
+        plan: what is trained.
+        run_url: folder or prefix of the run.
+        hear: told of every line of the log, in a thread of its own.
+        run_id: of the record, for the workers' own logs.
 
     Raises:
         OutspikeError: what a worker raised on purpose.
@@ -55,16 +59,8 @@ def train_with_ray(plan: TrainingPlan, run_url: str, run_logger: RunLogger | Non
     """
     config = plan.config
     _set_defaults(config)
-    progress = Progress(plan.last_step)
-
-    def hear(step: int, metrics: Mapping[str, float]) -> None:
-        progress.show(step, metrics)
-        if run_logger is not None:
-            run_logger.log_metrics(metrics, step)
-
-    run_id = None if run_logger is None else run_logger.run_id
     watch = Watch(config.stall_after_s)
-    with closing(progress), ray_session(_local_cpus(config)), heard(run_url, hear, watch):
+    with ray_session(_local_cpus(config)), heard(run_url, hear, watch):
         trainer = TorchTrainer(
             _work,
             # A reference, so that Ray's controller does not load what only workers need.

@@ -9,7 +9,7 @@ import dataclasses
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -97,19 +97,22 @@ class Objective(nn.Module):
         With ``whole``, the bags are a piece of the batch that it tells of, and the loss is their
         part.
         """
-        terms = self.terms(bags)
+        terms = self.terms(bags, step)
         if whole is None:
             return self.ssls.reduce(terms, bags, step)
         return self.ssls.reduce_piece(terms, bags, step, whole, is_last=is_last), whole.log
 
-    def terms(self, bags: Bags) -> list[LossTerm]:
-        """Loss terms of a batch, or of a piece of one."""
-        if not self.low_precision:
-            return self.detector.loss(bags, self.detector(bags))
-        device = bags.labels.device.type
-        with torch.autocast(device, torch.bfloat16):
+    def terms(self, bags: Bags, step: int) -> list[LossTerm]:
+        """Loss terms of a batch, or of a piece of one.
+
+        Raises:
+            TrainingError: scores are not finite; some losses would end in an error of PyTorch's.
+        """
+        with torch.autocast(bags.labels.device.type, torch.bfloat16, enabled=self.low_precision):
             scores = self.detector(bags)
-        return self.detector.loss(bags, _widened(scores))
+        if not bool(torch.isfinite(scores.snippet).all()):
+            raise TrainingError(_not_finite(step, "scores are not finite", bags))
+        return self.detector.loss(bags, _widened(scores) if self.low_precision else scores)
 
 
 class Learner:
@@ -204,7 +207,9 @@ class Learner:
         self.detector.reset()
         norm = self._clip()
         if not (math.isfinite(norm) and math.isfinite(losses["total"])):
-            raise TrainingError(_not_finite(step, losses, norm, bags))
+            values = ", ".join(f"{name}={value:.4g}" for name, value in losses.items())
+            what = f"loss or gradient is not finite ({values}, gradient norm {norm:.4g})"
+            raise TrainingError(_not_finite(step, what, bags))
         self.optimiser.step()
         return {**losses, "lr": self.config.optim.lr * factor, "gradient_norm": norm}
 
@@ -236,7 +241,9 @@ class Learner:
             return dict(losses)
         pieces = divided(bags, self.config.compute.accumulate)
         with torch.no_grad():
-            terms = joined([(self.objective.terms(piece), places) for piece, places in pieces])
+            terms = joined(
+                [(self.objective.terms(piece, step), places) for piece, places in pieces]
+            )
             whole = self.objective.ssls.survey(terms, bags, step)
         for number, (piece, _) in enumerate(pieces, start=1):
             is_last = number == len(pieces)
@@ -337,10 +344,9 @@ def require_same_config(checkpoint: Checkpoint, config: TrainConfig) -> None:
         )
 
 
-def _not_finite(step: int, losses: Mapping[str, float], norm: float, bags: Bags) -> str:
-    terms = ", ".join(f"{name}={value:.4g}" for name, value in losses.items())
+def _not_finite(step: int, what: str, bags: Bags) -> str:
     names = ", ".join(bags.bag_ids[:4])
     return (
-        f"Step {step}: loss or gradient is not finite ({terms}, gradient norm {norm:.4g}); bags of "
-        f"this rank: {names}, ... Lower optim.lr, or set optim.clip_norm."
+        f"Step {step}: {what}; bags of this rank: {names}, ... Lower optim.lr, or set "
+        "optim.clip_norm."
     )

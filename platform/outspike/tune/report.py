@@ -197,6 +197,7 @@ def _parallel_figure(
     for share in (0.0, 0.5, 1.0):
         _label(axes, len(names), share, f"{low + share * (high - low):.3f}")
     axes.set_xlim(-0.05, len(names) + 0.25)
+    axes.set_ylim(_ABSENT - 0.05 if (np.array(columns) == _ABSENT).any() else -0.05, 1.05)
     axes.set_xticks(range(len(names) + 1), [*names, metric])
     axes.set_yticks([])
     _plain(axes)

@@ -1,8 +1,8 @@
 """The search driver: trials in processes of their own, all reading one store at one version.
 
-A trial runs the bare training loop, without Ray Train: starting a worker group costs more than a
-small trial does. Its checkpoints lie under the search's folder by trial id, so that a trial
-that is restored after a kill goes on where it was.
+A trial runs the bare training loop, or hands it to Ray Train workers where it is large. Its
+checkpoints lie under the search's folder by trial id, so that a trial that is restored after a kill
+goes on where it was.
 """
 
 import dataclasses
@@ -31,6 +31,7 @@ from outspike.tune.result import Trial, TuneResult, log_result
 from outspike.tune.source import ENDED, METRIC, TrialSource
 from outspike.tune.space import Space, grid_of, marginals, override, parse_space, settings_of
 from outspike.tune.trial import STEP, trial
+from outspike.tune.workers import check_room, local_cpus, trial_process_cpus
 
 logger = logging.getLogger(__name__)
 
@@ -57,11 +58,12 @@ def search(config: TuneConfig) -> TuneResult:
         return TuneResult.from_document(finished)
     space, num_trials = _space(config)
     make_plan(config.train)
-    if not is_stored:
-        _write(config, _SEARCH, to_json(config))
     parent = parent_run(config)
     try:
-        with ray_session(config.num_cpus):
+        with ray_session(local_cpus(config)):
+            check_room(config)
+            if not is_stored:
+                _write(config, _SEARCH, to_json(config))
             grid = _tuner(config, space, num_trials, parent).fit()
         ended = (_read(config, ENDED) or {}).get("why")
         is_short = len(grid) < num_trials and ended is None
@@ -153,7 +155,7 @@ def _settled(config: TuneConfig) -> tuple[TuneConfig, bool]:
             store=dataclasses.replace(train.store, url=_absolute(train.store.url)),
             storage=_absolute(train.storage),
             tracking_uri=resolve_uri(train.tracking_uri),
-            num_workers=0,
+            num_workers=config.workers_per_trial,
         ),
     )
     stored = _stored(located)
@@ -238,7 +240,7 @@ def _tuner(config: TuneConfig, space: Space, num_trials: int, parent: RunLogger)
     _set_defaults()
     trainable = tune.with_resources(
         tune.with_parameters(trial, base=config.train, name=config.name, parent=parent),
-        {"CPU": config.cpus_per_trial},
+        {"CPU": trial_process_cpus(config)},
     )
     storage = ray_storage(config.train.storage)
     path = urls.join(storage["storage_path"], config.name)
@@ -259,7 +261,8 @@ def _tuner(config: TuneConfig, space: Space, num_trials: int, parent: RunLogger)
             max_concurrent_trials=config.max_concurrent,
             search_alg=source(config, space, search_url(config)),
             scheduler=_scheduler(config),
-            reuse_actors=True,  # starting a process costs more than many a trial
+            # Starting a process costs more than many a trial, and ends workers that are left.
+            reuse_actors=not config.workers_per_trial,
         ),
         run_config=tune.RunConfig(
             name=config.name,

@@ -1,4 +1,4 @@
-"""One trial of a search, in a process of its own: the bare training loop under other settings."""
+"""One trial of a search, in a process of its own: the training loop under other settings."""
 
 import dataclasses
 import json
@@ -12,6 +12,7 @@ from ray import tune
 
 from outspike import urls
 from outspike.config import TrainConfig, config_hash, to_json
+from outspike.detectors.build import build
 from outspike.errors import (
     AlignmentError,
     BagError,
@@ -30,6 +31,7 @@ from outspike.train.plan import TrainingPlan, make_plan
 from outspike.train.step import training_hash
 from outspike.tune.key import key_of, split
 from outspike.tune.space import override
+from outspike.tune.workers import train_with_workers
 
 logger = logging.getLogger(__name__)
 
@@ -129,8 +131,11 @@ def _train(plan: TrainingPlan, url: str, run: SpooledRun) -> dict[str, Any]:
     if config.selection.split == "cross_validation":
         found = cross_validate(config, plan=plan, tell=news.log_and_report)
         return {"metric": found.best, "best": found.best, STEP: plan.last_step}
-    outcome = run_training(plan, url, run_logger=run, tell=news.report)
-    best = outcome.metrics[metric]
+    if config.num_workers and build(config.detector).trainable:
+        train_with_workers(plan, url, run.run_id, news.log_and_report)
+        best = _earlier_best(url)
+    else:
+        best = run_training(plan, url, run_logger=run, tell=news.report).metrics[metric]
     last = best if news.last is None else news.last
     return {"metric": last, "best": best, STEP: plan.last_step}
 
