@@ -143,6 +143,22 @@ def test_crops_of_tensors_are_those_of_arrays(layout):
     np.testing.assert_array_equal(batch.permute(0, 1, 3, 4, 2).numpy(), crops.cut(resized))
 
 
+@pytest.mark.parametrize("layout", ["centre", "ten"])
+@pytest.mark.parametrize("size", [(36, 36), (41, 57), (90, 36)])
+def test_crops_cut_and_normalised_in_one_pass_have_the_bits_of_two(weights, layout, size):
+    """The table of 256 levels and the compiled loop are the device's arithmetic exactly."""
+    encoder = build(config_of(weights, crops=layout))
+    stream = encoder.open(SOURCE)
+    list(stream.add(make_frames(4, seed=1, size=size)))
+    frames = make_frames(3, size=size)
+    list(stream.add(frames))
+    levels = torch.from_numpy(frames).permute(0, 3, 1, 2).float().contiguous()
+    expected = torch.empty((3, *stream._pictures.shape[1:]))
+    encoder.crops.cut_into(expected, stream._normalised(levels))
+    assert torch.equal(stream._pictures[:3], expected)
+    assert not stream._pictures[3:].any()
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", ["clip", "event-clip"])
 def test_a_gpu_gives_the_rows_of_the_cpu(weights, kind):

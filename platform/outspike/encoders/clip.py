@@ -8,6 +8,7 @@ row number, on a fixed number of threads, so that a row does not depend on how f
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -119,6 +120,16 @@ class _TowerEncoder(Encoder):
 class ClipFrames(_TowerEncoder):
     """Rows ``[K, D]``: mean embedding of the snippet's frames, per crop."""
 
+    @cached_property
+    def pictures(self) -> Tensor:
+        """Room for one snippet ``[F, K, 3, H, W]``, used by one stream after the other.
+
+        Ten crops are 96 MB, whose pages cost as much as cropping some snippets does.
+        """
+        size, device = self.crops.size, self.config.device
+        shape = (self.grid.snippet_frames, self.num_crops, 3, size, size)
+        return torch.zeros(shape, device=device)
+
     def document(self) -> dict[str, Any]:
         """Settings, tower and revision."""
         return super().document() | {"pooling": "mean", "mean": _MEAN, "std": _STD}
@@ -205,32 +216,36 @@ class _FrameStream(_SnippetStream):
 
     def __init__(self, encoder: ClipFrames) -> None:
         super().__init__(encoder)
-        size, device = encoder.crops.size, encoder.config.device
-        shape = (encoder.grid.snippet_frames, encoder.num_crops, 3, size, size)
-        self._pictures = torch.zeros(shape, device=device)
-        # one frame at a time stays in the cache of a CPU; a GPU wants few and large steps
-        self._at_once = 1 if torch.device(device).type == "cpu" else encoder.grid.snippet_frames
+        device = encoder.config.device
+        self._pictures = encoder.pictures
+        self._is_on_cpu = torch.device(device).type == "cpu"
         self._mean, self._std = (
             torch.tensor(values, device=device).reshape(3, 1, 1) for values in (_MEAN, _STD)
         )
+        levels = torch.arange(256, dtype=torch.float32, device=device).expand(3, 1, 256)
+        self._table = self._normalised(levels.clone())[:, 0].cpu().numpy()
 
     def add(self, frames_FHWC: NDArray[np.uint8]) -> Iterator[Rows]:
-        """The mean embedding over the frames there are.
-
-        Resized frames go to the device as bytes; there they are normalised once for all crops.
-        """
+        """The mean embedding over the frames there are."""
         encoder, num_frames = self._encoder, len(frames_FHWC)
-        frames = torch.from_numpy(frames_FHWC).to(encoder.config.device).permute(0, 3, 1, 2)
         with fixed_threads(encoder.config.threads):
-            for i in range(0, num_frames, self._at_once):
-                part = frames[i : i + self._at_once]
-                pixels = part.to(torch.float32, memory_format=torch.contiguous_format)
-                pixels.div_(255).sub_(self._mean).div_(self._std)
-                encoder.crops.cut_into(self._pictures[i : i + len(part)], pixels)
+            if self._is_on_cpu:
+                batch = self._pictures[:num_frames].numpy()
+                encoder.crops.cut_through_table(batch, frames_FHWC, self._table)
+            else:  # bytes go to the device, where they are normalised once for all crops
+                frames = torch.from_numpy(frames_FHWC).to(encoder.config.device)
+                levels = frames.permute(0, 3, 1, 2).to(
+                    torch.float32, memory_format=torch.contiguous_format
+                )
+                encoder.crops.cut_into(self._pictures[:num_frames], self._normalised(levels))
             self._pictures[num_frames:] = 0
         embedded = encoder.embed(self._pictures.flatten(0, 1))
         rows = embedded.reshape(*self._pictures.shape[:2], -1)[:num_frames]
         yield rows.mean(dim=0)[None].numpy()
+
+    def _normalised(self, levels_CHW: Tensor) -> Tensor:
+        """Levels ``[..., 3, H, W]`` of 0 to 255 as the tower takes them, in place."""
+        return levels_CHW.div_(255).sub_(self._mean).div_(self._std)
 
 
 class _PictureStream(_SnippetStream):

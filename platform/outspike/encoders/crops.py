@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from outspike.encoders.fixed_point import resize_linear_fixed
+from outspike.encoders.kernels import cut_through_table
 from outspike.errors import ConfigError
 
 CropLayout = Literal["centre", "ten"]
@@ -89,6 +90,16 @@ class Crops:
             for k, (top, left) in enumerate(corners, start=len(corners)):
                 right = width - left  # the crop's left border, seen from the other side
                 batch_FKCHW[:, k] = mirrored[..., top : top + size, right - size : right]
+
+    def cut_through_table(
+        self,
+        batch_FKCHW: NDArray[np.float32],
+        pictures_FHWC: NDArray[np.uint8],
+        table: NDArray[np.float32],
+    ) -> None:
+        """As :meth:`cut_into`, each level of each colour replaced by that of ``table [3, 256]``."""
+        corners = np.array(self._corners(*pictures_FHWC.shape[1:3]))
+        cut_through_table(pictures_FHWC, table, corners, batch_FKCHW)
 
     def _corners(self, height: int, width: int) -> list[tuple[int, int]]:
         """Top and left of the crops that are not mirrored."""
