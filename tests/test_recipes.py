@@ -6,12 +6,10 @@ import pytest
 
 from outspike import detectors, encoders
 from outspike.config import CrossfitConfig, TrainConfig, TuneConfig, from_json, to_json
-from outspike.datasets import lad2000
 from outspike.evaluate.protocols import get_protocol
 from outspike.recipes import (
     CROSSFIT_RECIPES,
     EXTRACT_RECIPES,
-    LAD2000_CLASSES,
     TRAIN_RECIPES,
     TUNE_RECIPES,
 )
@@ -66,8 +64,3 @@ def test_extraction_recipes_make_what_the_training_recipes_read() -> None:
             if encoder.kind in _NEED_WEIGHTS or config.data.dataset not in extracted:
                 continue
             assert (encoder.kind, encoder.grid) in extracted[config.data.dataset], recipe.__name__
-
-
-def test_the_classes_of_lad2000_are_those_of_its_recordings() -> None:
-    """The classifier's numbers are those of the data set's class map."""
-    assert lad2000.CLASSES == LAD2000_CLASSES

@@ -42,7 +42,17 @@ class SslsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MsfConfig:
+class InputScaling:
+    """How features are scaled before a detector sees them."""
+
+    input_norm: Literal["none", "standardise"] = "none"
+    """``standardise`` fits mean and deviation of every feature on the training bags."""
+    input_clip: float | None = None
+    """Standardised features are kept within this many deviations of the mean."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MsfConfig(InputScaling):
     """Multi-scale spiking fusion detector (``ucf_crime_dvs_msf.md``)."""
 
     kind: Literal["msf"] = "msf"
@@ -64,15 +74,11 @@ class MsfConfig:
     any bag whole. Training sees whole bags."""
     members: int = 1
     """Detectors trained side by side from initial weights of their own; scores are averaged."""
-    input_norm: Literal["none", "standardise"] = "none"
-    """``standardise`` fits mean and deviation of every feature on the training bags."""
-    input_clip: float | None = None
-    """Standardised features are kept within this many deviations of the mean."""
     compat: Literal["msf_2025"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class IefVadConfig:
+class IefVadConfig(InputScaling):
     """Uncertainty-weighted fusion of frame and event features (``ief_vad.md``)."""
 
     kind: Literal["ief_vad"] = "ief_vad"
@@ -95,15 +101,11 @@ class IefVadConfig:
     """Snippets attended to at once; longer bags are scored in windows that overlap by half."""
     members: int = 1
     """Detectors trained side by side from initial weights of their own; scores are averaged."""
-    input_norm: Literal["none", "standardise"] = "none"
-    """``standardise`` fits mean and deviation of every feature on the training bags."""
-    input_clip: float | None = None
-    """Standardised features are kept within this many deviations of the mean."""
     compat: Literal["ief_vad_2025"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class SaaConfig:
+class SaaConfig(InputScaling):
     """Snippet anomalous attention (``snippet_anomalous_attention.md``)."""
 
     kind: Literal["saa"] = "saa"
@@ -133,15 +135,11 @@ class SaaConfig:
     smooth_weight: float = 0.01
     guide_steps: int = 400
     """Steps in which attention follows the scores; afterwards it follows scores above 0.5."""
-    input_norm: Literal["none", "standardise"] = "none"
-    """``standardise`` fits mean and deviation of every feature on the training bags."""
-    input_clip: float | None = None
-    """Standardised features are kept within this many deviations of the mean."""
     compat: Literal["saa_2024"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class AedConfig:
+class AedConfig(InputScaling):
     """ConvLSTM classification and frame regression, one layer or two (``lad2000_aed.md``)."""
 
     kind: Literal["aed", "aed_t"] = "aed_t"
@@ -161,15 +159,11 @@ class AedConfig:
     """Class names of the recordings, in the order of the outputs; empty means normal, anomalous."""
     class_weight: float = 1.0
     frame_weight: float = 10.0
-    input_norm: Literal["none", "standardise"] = "none"
-    """``standardise`` fits mean and deviation of every feature on the training bags."""
-    input_clip: float | None = None
-    """Standardised features are kept within this many deviations of the mean."""
     compat: Literal["lad2000"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class GvVadConfig:
+class GvVadConfig(InputScaling):
     """Temporal context of frames and captions, taught by anomaly prompts (``gv_vad_ssls.md``)."""
 
     kind: Literal["gv_vad"] = "gv_vad"
@@ -206,10 +200,6 @@ class GvVadConfig:
     mpl_weight: float = 0.1
     """Applied once; the published form squares it."""
     mpl_margin: float = 1.0
-    input_norm: Literal["none", "standardise"] = "none"
-    """``standardise`` fits mean and deviation of every feature on the training bags."""
-    input_clip: float | None = None
-    """Standardised features are kept within this many deviations of the mean."""
     published_segments: int = 32
     """Segments that the published code believes a bag has: k is a tenth of it (``compat`` only)."""
     compat: Literal["gv_vad_2025"] | None = None

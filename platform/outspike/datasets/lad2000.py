@@ -11,28 +11,13 @@ from collections import Counter
 from pathlib import PurePosixPath
 
 from outspike import urls
+from outspike.config.classes import LAD2000_CLASSES
 from outspike.datasets.files import VIDEO_SUFFIXES, FileIndex, FileTree, Place
 from outspike.datasets.frame_labels import read_mat
 from outspike.datasets.manifest import Manifest
 from outspike.errors import DatasetError
 from outspike.recording import Recording
 
-CLASSES = (
-    "Crash",
-    "Crowd",
-    "Destroy",
-    "Drop",
-    "FallIntoWater",
-    "Falling",
-    "Fighting",
-    "Fire",
-    "Hurt",
-    "Loitering",
-    "Panic",
-    "Thiefing",
-    "Trampled",
-    "Violence",
-)
 _COUNTS = {("train", 0): 958, ("train", 1): 482, ("test", 0): 280, ("test", 1): 280}
 
 
@@ -114,7 +99,7 @@ def _recording(name: str, url: str, part: str, labels: FileIndex) -> Recording:
         url=url,
         split=part,
         label=label,
-        class_name=next((c for c in CLASSES if c in folders), None),
+        class_name=next((c for c in LAD2000_CLASSES if c in folders), None),
         intervals=read_mat(annotation) if annotation else (None if label else ()),
     )
 

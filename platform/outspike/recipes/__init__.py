@@ -12,7 +12,6 @@ from outspike.recipes.extract import (
 )
 from outspike.recipes.miniature import msf_miniature
 from outspike.recipes.parts import FRAME_MOTION
-from outspike.recipes.published import LAD2000_CLASSES
 from outspike.recipes.real import floor_ped2, msf_ped2
 from outspike.recipes.scoring import (
     CROSSFIT_RECIPES,
@@ -28,7 +27,6 @@ __all__ = [
     "EVALUATE_RECIPES",
     "EXTRACT_RECIPES",
     "FRAME_MOTION",
-    "LAD2000_CLASSES",
     "PREDICT_RECIPES",
     "TRAIN_RECIPES",
     "TUNE_RECIPES",

@@ -15,26 +15,9 @@ from outspike.config import (
     TrainConfig,
     WindowConfig,
 )
+from outspike.config.classes import LAD2000_CLASSES
 from outspike.recipes.extract import extract_ucf_crime
 from outspike.recipes.parts import PED2
-
-#: The categories of LAD2000 in the order of their numbers, spelt as published.
-LAD2000_CLASSES = (
-    "Crash",
-    "Crowd",
-    "Destroy",
-    "Drop",
-    "FallIntoWater",
-    "Falling",
-    "Fighting",
-    "Fire",
-    "Hurt",
-    "Loitering",
-    "Panic",
-    "Thiefing",
-    "Trampled",
-    "Violence",
-)
 
 
 def msf_ucf() -> TrainConfig:
