@@ -24,6 +24,9 @@ def store(
 
     examples: outspike store ls outspike-data/store; outspike store show URL event-pyramid
 
+    Commands of their own, each with --help: outspike store fsck, gc, compact, lineage, unpin,
+    import, export.
+
     Args:
         action: ls lists feature sets, show describes one of them, digest prints the
             order-independent digest of all features.

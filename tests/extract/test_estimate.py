@@ -101,14 +101,19 @@ def test_what_is_not_probed_is_told_from_the_size_of_its_file(
     assert "about" in str(found)
 
 
-def test_a_file_that_does_not_open_is_left_to_the_job(
+def test_a_file_that_cannot_be_used_is_named_and_costs_nothing(
     film: Film, encoders: list[Encoder], tmp_path: Path
 ) -> None:
+    """What the job will quarantine is told before, and does not pass for footage."""
     path = tmp_path / "notes.mp4"
-    path.write_text("minutes of a meeting")
+    path.write_text("minutes of a meeting" * 1000)
     bad = _item(Recording(dataset="d", video_id="notes", url=str(path)))
+    film_alone = estimate([film("a")], encoders, str(tmp_path / "store"), num_actors=1)
     found = estimate([film("a"), bad], encoders, str(tmp_path / "store"), num_actors=1)
     assert (found.num_told, found.num_recordings) == (1, 2)
+    assert (found.hours, found.feature_bytes) == (film_alone.hours, film_alone.feature_bytes)
+    assert str(found).endswith("1 cannot be used by what their headers say: d/notes (not_media)")
+    assert "footage     about" not in str(found), "what can be used is known exactly"
     alone = estimate([bad], encoders, str(tmp_path / "store"), num_actors=1)
     assert (alone.num_told, alone.hours) == (0, 0)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from outspike.store import layout as layout_module
 from outspike.store.arrays import SegmentContent, chunk_crcs, write_segment
 from outspike.store.files import RangeFiles
-from outspike.store.layout import CHUNK_ROWS, ShardLayout, crc32c, new_id
+from outspike.store.layout import CHUNK_ROWS, ShardLayout, crc32c, new_id, size_text
 from outspike.store.reader import SegmentReader
 
 quick = settings(max_examples=25, deadline=None)
@@ -154,3 +154,11 @@ def test_ids_sort_by_time():
     ids = [new_id() for _ in range(50)]
     assert len(set(ids)) == 50
     assert [name.split("-")[0] for name in ids] == sorted(name.split("-")[0] for name in ids)
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"),
+    [(0, "0 bytes"), (999, "999 bytes"), (40_300, "40.3 kB"), (2e9, "2.0 GB"), (5e15, "5000.0 TB")],
+)
+def test_sizes_are_told_as_people_read_them(num_bytes, text):
+    assert size_text(num_bytes) == text

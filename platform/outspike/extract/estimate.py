@@ -6,18 +6,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from outspike.encoders.base import Encoder
-from outspike.errors import OutspikeError
+from outspike.errors import MediaError, OutspikeError
 from outspike.events.reader import open_events
 from outspike.extract.plan import WorkItem
 from outspike.extract.rates import Rate, sample_rate, stored_rate
 from outspike.recording import Modality
 from outspike.store.fingerprint import FeatureSetSpec
+from outspike.store.layout import size_text
 from outspike.timebase import DVS_FPS
 from outspike.video.isolate import IsolatedVideo
 
 #: Recordings whose headers are read; what the others hold follows from the sizes of their files.
 MOST_PROBED = 48
 
+_UNUSABLE_SHOWN = 5
 _PROBE_THREADS = 4
 _PROBE_TIMEOUT_S = 60.0
 _PROBE_MEMORY_MB = 2048
@@ -36,13 +38,15 @@ class Length:
 class Estimate:
     """What a plan will cost.
 
-    ``num_told`` of ``num_recordings`` told their length; the others are taken to be like them, byte
-    for byte. ``feature_bytes`` by address of the feature set. ``seconds`` is None where no rate is
-    known for some of the work; ``sources`` say where the rates are from.
+    ``num_told`` of ``num_recordings`` told their length; others that may be usable are taken to be
+    like them, byte for byte. ``feature_bytes`` by address of the feature set. ``seconds`` is None
+    where no rate is known for some of the work; ``sources`` say where the rates are from.
     """
 
     num_recordings: int
     num_told: int
+    unusable: tuple[str, ...]
+    """Recordings whose headers show that they cannot be used, each with the reason."""
     source_bytes: int
     hours: float
     pixels: float
@@ -52,21 +56,30 @@ class Estimate:
     sources: tuple[str, ...]
 
     def __str__(self) -> str:
-        about = "" if self.num_told == self.num_recordings else "about "
-        features = ", ".join(f"{name} {n / 1e6:.1f} MB" for name, n in self.feature_bytes.items())
+        num_known = self.num_told + len(self.unusable)
+        about = "" if num_known == self.num_recordings else "about "
+        features = ", ".join(f"{name} {size_text(n)}" for name, n in self.feature_bytes.items())
         time = "time unknown: no rate could be measured"
         if self.seconds is not None:
             time = f"time about {_duration(self.seconds)} with num_actors={self.num_actors}"
         return "\n".join(
             [
-                f"read        {self.source_bytes / 1e6:.1f} MB of {self.num_recordings} recordings",
+                f"read        {size_text(self.source_bytes)} of {self.num_recordings} recordings",
                 f"footage     {about}{self.hours:.3f} hours, {about}{self.pixels / 1e9:.3f} "
                 f"gigapixels to decode ({self.num_told} of {self.num_recordings} tell their "
                 "length in the headers read)",
-                f"write       {about}{sum(self.feature_bytes.values()) / 1e6:.1f} MB: {features}",
+                f"write       {about}{size_text(sum(self.feature_bytes.values()))}: {features}",
                 f"{time} ({'; '.join(self.sources) or 'nothing to do'})",
+                *self._warning(),
             ]
         )
+
+    def _warning(self) -> list[str]:
+        if not self.unusable:
+            return []
+        shown = ", ".join(self.unusable[:_UNUSABLE_SHOWN])
+        more = ", ..." if len(self.unusable) > _UNUSABLE_SHOWN else ""
+        return [f"{len(self.unusable)} cannot be used by what their headers say: {shown}{more}"]
 
 
 def estimate(
@@ -86,11 +99,11 @@ def estimate(
     if len(chosen) > most_probed:
         chosen = random.Random(0).sample(chosen, most_probed)
     with ThreadPoolExecutor(_PROBE_THREADS) as pool:
-        told = {
-            item.key: length
-            for item, length in zip(chosen, pool.map(_length, chosen), strict=True)
-            if length is not None
-        }
+        headers = dict(zip((item.key for item in chosen), pool.map(_length, chosen), strict=True))
+    told = {key: length for key, length in headers.items() if isinstance(length, Length)}
+    unusable = {key: reason for key, reason in headers.items() if isinstance(reason, str)}
+    num_recordings, source_bytes = len(items), sum(item.source.size for item in items)
+    items = [item for item in items if item.key not in unusable]
     specs = [encoder.spec() for encoder in encoders]
     kinds = {(item.recording.modality, item.encoders): None for item in items}
     totals = [_total(items, told, encoders, specs, *kind) for kind in kinds]
@@ -105,9 +118,10 @@ def estimate(
             feature_bytes[address] += number
     known = [s for s in seconds if s is not None]
     return Estimate(
-        num_recordings=len(items),
+        num_recordings=num_recordings,
         num_told=len(told),
-        source_bytes=sum(item.source.size for item in items),
+        unusable=tuple(f"{'/'.join(key)} ({reason})" for key, reason in unusable.items()),
+        source_bytes=source_bytes,
         hours=sum(total.seconds for total in totals) / 3600,
         pixels=sum(total.pixels for total in totals),
         feature_bytes=feature_bytes,
@@ -169,8 +183,8 @@ def _rate(
     return known or sample_rate([encoders[p] for p in positions], modality)
 
 
-def _length(item: WorkItem) -> Length | None:
-    """What the header tells; None where it is silent, or where the file cannot be opened."""
+def _length(item: WorkItem) -> Length | str | None:
+    """What the header tells; None where it is silent, the reason where the file is unusable."""
     try:
         if item.recording.modality == "events":
             return _event_length(item)
@@ -178,7 +192,9 @@ def _length(item: WorkItem) -> Length | None:
             item.recording.url, timeout_s=_PROBE_TIMEOUT_S, memory_mb=_PROBE_MEMORY_MB
         ) as video:
             info = video.info
-    except OutspikeError:  # the job will say it, with a row in the ledger
+    except MediaError as error:  # the job will say it at length, with a row in the ledger
+        return error.reason
+    except OutspikeError:
         return None
     if info.header_frames is None:
         return None

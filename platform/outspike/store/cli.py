@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from outspike.store.fingerprint import FeatureSetSpec
 from outspike.store.fsck import fsck as check
 from outspike.store.gc import gc as collect
+from outspike.store.layout import size_text
 from outspike.store.lineage import lineage as trace
 from outspike.store.store import FeatureStore
 
 
 def ls(url: str, feature_set: str | None = None, *, version: int | None = None) -> tuple[str, int]:
-    """One line a feature set: recordings, snippets, megabytes, shape."""
+    """One line a feature set: recordings, snippets, size, shape."""
     store = FeatureStore.open(url, version=version)
     lines = [
         f"{url}: catalog version {store.version}, recordings version {store.recordings_version}"
@@ -23,7 +24,7 @@ def ls(url: str, feature_set: str | None = None, *, version: int | None = None) 
         snippets = sum(reader.num_snippets(key) for key in reader)
         lines.append(
             f"{spec.address}  {len(reader.keys())} recordings  {snippets} snippets  "
-            f"{snippets * spec.row_bytes / 1e6:.1f} MB  [{spec.num_crops}, {spec.width}] "
+            f"{size_text(snippets * spec.row_bytes)}  [{spec.num_crops}, {spec.width}] "
             f"{spec.dtype}"
         )
     return "\n".join(lines if len(lines) > 1 else [*lines, "no feature sets yet"]), 0

@@ -21,7 +21,7 @@ from outspike.store.catalog import (
 from outspike.store.delta import optimize
 from outspike.store.features import FeatureReader
 from outspike.store.fingerprint import FeatureSetSpec
-from outspike.store.layout import CATALOG, PINS, RECORDINGS
+from outspike.store.layout import CATALOG, PINS, RECORDINGS, size_text
 from outspike.store.segments import SPLIT_BYTES, SegmentWriter
 from outspike.store.store import FeatureStore
 from outspike.urls import SourceStat
@@ -53,15 +53,15 @@ class CompactReport:
         """The report for a terminal."""
         lines = []
         for address, (before, after) in self.segments.items():
-            change = f"{before} segments"
+            change = f"{before} segments, left as they are"
             if self.moved[address]:
-                change += f" -> {after}, {self.moved[address]} recordings moved"
+                change = f"{before} segments -> {after}, {self.moved[address]} recordings moved"
             lines.append(f"{address}: {change}")
         lines += [
             f"damaged, left alone: {name}; run `outspike store fsck`" for name in self.damaged
         ]
         lines.append(
-            f"{self.url} version {self.version}: {self.num_bytes / 1e6:.1f} MB rewritten, "
+            f"{self.url} version {self.version}: {size_text(self.num_bytes)} rewritten, "
             f"{self.num_dropped} superseded attempts dropped; older versions keep their segments "
             "until `outspike store gc`"
         )

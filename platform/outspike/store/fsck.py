@@ -14,7 +14,7 @@ from outspike.errors import ConfigError, CorruptionError, StoreError, UrlError
 from outspike.store.arrays import read_feature_set
 from outspike.store.catalog import Extents, Key
 from outspike.store.files import RangeFiles
-from outspike.store.layout import FEATURES, feature_set_url, segment_url
+from outspike.store.layout import FEATURES, feature_set_url, segment_url, size_text
 from outspike.store.reader import SegmentReader
 from outspike.store.store import FeatureStore
 from outspike.store.versions import Segment, named_segments, retained
@@ -82,7 +82,7 @@ class FsckReport:
         lines += [f"redo    {address} {'/'.join(key)}" for address, key in self.redo]
         lines.append(
             f"{self.url} version {self.version}: {self.num_segments} segments, "
-            f"{self.num_recordings} recordings, {self.num_bytes / 1e6:.1f} MB checked; "
+            f"{self.num_recordings} recordings, {size_text(self.num_bytes)} checked; "
             f"{len(self.faults)} faults, {len(self.redo)} recordings to redo, "
             f"{len(self.orphans)} orphan segments (harmless)"
         )

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from outspike import urls
 from outspike.store.delta import open_table, read_table, vacuum
 from outspike.store.fsck import stored_segments
-from outspike.store.layout import CATALOG, PINS, RECORDINGS, segment_url
+from outspike.store.layout import CATALOG, PINS, RECORDINGS, segment_url, size_text
 from outspike.store.versions import GRACE_S, Segment, made_at, named_segments, retained
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class GcReport:
         lines = [f"{word} {address}/{segment}" for address, segment in self.removed]
         lines += [f"not a segment, left alone: {a}/{name}" for a, name in self.unknown]
         lines.append(
-            f"{self.url}: {word} {len(self.removed)} segments ({self.num_bytes / 1e6:.1f} MB) and "
+            f"{self.url}: {word} {len(self.removed)} segments ({size_text(self.num_bytes)}) and "
             f"{self.table_files} table files; {len(self.young)} unnamed segments are within the "
             f"grace period; kept all of versions {', '.join(map(str, self.kept_versions))}"
         )

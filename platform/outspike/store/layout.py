@@ -199,3 +199,13 @@ class ShardLayout:
             and (entries[:present, 1] == self.chunk_bytes).all()
             and (entries[present:] == _EMPTY).all()
         )
+
+
+def size_text(num_bytes: float) -> str:
+    """Bytes as people read them: ``512 bytes``, ``40.3 kB``, ``3.1 MB``, ``2.0 TB``."""
+    size, units = float(num_bytes), ["kB", "MB", "GB", "TB"]
+    if size < 1000:
+        return f"{size:.0f} bytes"
+    while size >= 1000 and units:
+        size, unit = size / 1000, units.pop(0)
+    return f"{size:.1f} {unit}"
