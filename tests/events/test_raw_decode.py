@@ -1,7 +1,9 @@
 """The compiled loops decode what a plain reading of the format gives, on any number of threads."""
 
 import io
+import threading
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outspike.errors import MediaError
-from outspike.events import raw_parallel
+from outspike.events import raw_decode, raw_parallel
 from outspike.events.codec import OnError, Source
 from outspike.events.columns import Events, concatenate
 from outspike.events.raw_decode import EVT2, EVT3, EVT21, WordFormat, raw_pieces
@@ -195,8 +197,59 @@ def test_evt21_marks_up_to_32_columns() -> None:
     ]
 
 
+class _BreaksOff(io.BytesIO):
+    """A file that can be read ``num_reads`` times."""
+
+    num_reads = 3
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.num_reads -= 1
+        if self.num_reads < 0:
+            raise OSError("the cable was pulled")
+        return super().read(size)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 4])
+def test_what_was_read_before_a_fault_comes_first(
+    num_threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that breaks off, or ends inside a word, gives all events before that and then fails,
+    whichever thread came upon it."""
+    monkeypatch.setattr(raw_parallel, "WORDS_PER_PART", 10)
+    monkeypatch.setattr(raw_decode, "WORDS_PER_BLOCK", 10)
+    words = np.array([0x8000, 0x6001, *[0x2000 | i for i in range(48)]], dtype="<u2")
+    whole = source_of([], EVT3)
+    broken = replace(whole, file=_BreaksOff(words.tobytes()))
+    cut = replace(whole, file=io.BytesIO(words[:30].tobytes() + b"\x07"))
+    for source, wrong in ((broken, OSError), (cut, MediaError)):
+        columns: list[int] = []
+        pieces = raw_pieces(source, EVT3, 0, 8, num_threads)
+        with pytest.raises(wrong):
+            columns.extend(x for piece in pieces for x in piece.events.x.tolist())
+        # One thread holds back what is not a whole piece yet.
+        assert columns == list(range(len(columns)))
+        assert len(columns) == 28 or num_threads == 1
+
+
+def test_a_reader_that_is_left_early_leaves_no_thread_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nor does one that nobody closes keep the interpreter from its end."""
+    monkeypatch.setattr(raw_parallel, "WORDS_PER_PART", 10)
+    words = [0x8000, *[0x2000 | i for i in range(1000)]]
+    before = set(threading.enumerate())
+    pieces = raw_pieces(source_of(words, EVT3), EVT3, 0, 8, 3)
+    next(iter(pieces))
+    started = set(threading.enumerate()) - before
+    assert len(started) == 2
+    assert all(thread.daemon for thread in started)
+    pieces.close()  # type: ignore[attr-defined]
+    assert not any(thread.is_alive() for thread in started)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
 @pytest.mark.parametrize("name", list(FORMATS))
-def test_an_event_is_found_again_in_its_file(name: str) -> None:
+def test_an_event_is_found_again_in_its_file(name: str, num_threads: int) -> None:
     """A piece tells for each event at which byte the word stands that gave it."""
     fmt = FORMATS[name]
     shift = fmt.kind_shift
@@ -206,16 +259,18 @@ def test_an_event_is_found_again_in_its_file(name: str) -> None:
         "evt21": lambda i: 1 << 60 | (i << 43) | 1,
     }[name]
     words = [fmt.high_kind << shift, *(event(i) for i in range(100))]
-    pieces = list(raw_pieces(source_of(words, fmt), fmt, 0, 40))
+    pieces = list(raw_pieces(source_of(words, fmt), fmt, 0, 40, num_threads))
     places = [piece.place(i) for piece in pieces for i in range(len(piece.events))]
     assert places == [f"byte {(1 + i) * fmt.word.itemsize}" for i in range(100)]
 
 
+@pytest.mark.parametrize("num_threads", [1, 2])
 @pytest.mark.parametrize("num_events", [1, 32, 33, 100])
-def test_a_piece_holds_no_more_events_than_asked_for(num_events: int) -> None:
+def test_a_piece_holds_no_more_events_than_asked_for(num_events: int, num_threads: int) -> None:
     """But for the room of one word."""
     words = [0x8000, 0x6001, *[0x3000, 0x4FFF, 0x4FFF, 0x5FFF] * 50]
     source = source_of(words, EVT3)
-    lengths = [len(piece.events) for piece in raw_pieces(source, EVT3, 0, num_events)]
+    pieces = raw_pieces(source, EVT3, 0, num_events, num_threads)
+    lengths = [len(piece.events) for piece in pieces]
     assert sum(lengths) == 50 * 32
     assert max(lengths) <= max(num_events, 32)

@@ -204,15 +204,15 @@ class PartDecoder:
         self._source = source
         self._words = words
         self._columns = columns
-        self._room = _Room(columns.take(), words.max_per_word)
+        self._room: _Room | None = None
 
     def push(self, block: Words, offset: int) -> Iterator[Piece]:
         """Pieces that the next words complete; ``offset`` is the byte of the first of them."""
         position = 0
         itemsize = block.itemsize
         while position < len(block):
+            room = self._room = self._room or _Room(self._columns.take(), self._words.max_per_word)
             if self.state[TIMED] and not self.state[LOST]:
-                room = self._room
                 room.mark(offset + position * itemsize, block[position:], self.state)
                 position, room.count, fault = self._words.decode(
                     block, position, self.state, *room.space.columns, room.count
@@ -224,13 +224,13 @@ class PartDecoder:
             if fault:
                 self._fault(fault, int(block[position]), offset + position * itemsize)
                 position += 1
-            if self._room.full:
+            if room.full:
                 yield from self.finish()
 
     def finish(self) -> Iterator[Piece]:
         """What is left over."""
-        room, self._room = self._room, _Room(self._columns.take(), self._words.max_per_word)
-        if room.count:
+        room, self._room = self._room, None
+        if room is not None and room.count:
             place = _Place(self._words, room.marks)
             yield Piece(room.events(), place, in_order=self._words.in_order)
 

@@ -1,11 +1,9 @@
 """Decode parts of a raw recording side by side, to the same events as one after the other.
 
-A part can be decoded once it is known what carries over into it, and foretelling that is far
-cheaper than decoding: high time words are rare and chained in one quick pass, the row, the vector
-base and the low time are found by looking back from the cut, all of it in loops over stretches of
-words that vectorise and seldom branch. The forecast is then checked against the state in which the
-part before really ended. Where they differ, which takes damaged words, the part is decoded again
-from the true state, so the events never depend on the forecast.
+A part can be decoded once it is known what carries over into it, and foretelling that
+(:mod:`~outspike.events.raw_forecast`) is far cheaper than decoding. The forecast is then checked
+against the state in which the part before really ended. Where they differ, which takes damaged
+words, the part is decoded again from the true state, so the events never depend on the forecast.
 
 The thread that asks for the events is one of those that decode: it takes a part itself whenever the
 one whose turn it is has not come back from another thread.
@@ -13,205 +11,200 @@ one whose turn it is has not come back from another thread.
 
 from collections import Counter, deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from threading import Condition, Lock, Semaphore, Thread
 
-import numba
 import numpy as np
-from numpy.typing import NDArray
 
-from outspike.errors import MediaError
 from outspike.events.codec import Piece, Source
 from outspike.events.column_pool import ColumnPool
-from outspike.events.raw_decode import EVT3, PartDecoder, WordFormat, Words, blocks
-from outspike.events.raw_words import (
-    BASE_X,
-    HIGH,
-    LOW,
-    POLARITY,
-    ROW,
-    TIMED,
-    Evt3,
-    State,
-    new_state,
-)
+from outspike.events.raw_decode import PartDecoder, WordFormat, Words, blocks
+from outspike.events.raw_forecast import state_after
+from outspike.events.raw_words import State, new_state
 
-#: Words that a thread takes at a time: handing them over costs some 50 us, decoding them 400.
+#: Words that a thread takes at a time: handing them over costs some 100 us, decoding them 400.
 WORDS_PER_PART = 1 << 18
-
-#: Words that are asked together whether one of them is of a type.
-_STRETCH = 64
-
-_MASK = Evt3.ADDRESS_MASK
-#: Types where they stand in a word, and as narrow, or comparing them would take wider vectors.
-_KIND, _ADDR_Y = np.uint16(0xF000), np.uint16(Evt3.ADDR_Y << 12)
-_TIME_LOW, _VECT_BASE_X = np.uint16(Evt3.TIME_LOW << 12), np.uint16(Evt3.VECT_BASE_X << 12)
-#: Vectors of 12 and of 8 columns differ in the lowest bit of their type.
-_VECTORS, _VECT_12 = np.uint16(0xE000), np.uint16(Evt3.VECT_12 << 12)
 
 
 def parallel_pieces(
     source: Source, words: WordFormat, body: int, num_events: int, num_threads: int
 ) -> Iterator[Piece]:
     """As :func:`~outspike.events.raw_decode.raw_pieces`, on ``num_threads``, this one included."""
-    state = forecast = new_state()
-    columns = ColumnPool(min(num_events, WORDS_PER_PART), words.max_per_word)
-    waiting: deque[_Part] = deque()
-    with ThreadPoolExecutor(num_threads - 1) as pool:
-        for offset, part in blocks(source, words, body, WORDS_PER_PART):
-            waiting.append(_Part(source, words, part, offset, columns))
-            waiting[-1].start(pool, forecast)
-            forecast = state_after(part, forecast, words)
-            if len(waiting) > 2 * num_threads:
-                pieces, state = _next_result(waiting, state)
-                yield from pieces
-        while waiting:
-            pieces, state = _next_result(waiting, state)
-            yield from pieces
+    state = new_state()
+    with _Team(source, words, body, num_threads) as team:
+        while (part := team.next_part()) is not None:
+            pieces, state = part.result(state, team.columns)
+            part = None  # or it would hold columns that could be used again
+            while pieces:
+                yield from _cut(pieces.popleft(), num_events)
 
 
-def _next_result(waiting: deque["_Part"], state: State) -> tuple[list[Piece], State]:
-    """Result of the first part; until it is there, this thread decodes parts nobody has begun."""
-    while not waiting[0].is_done and any(part.decode_here() for part in waiting):
-        pass
-    return waiting.popleft().result(state)
+def _cut(piece: Piece, num_events: int) -> Iterator[Piece]:
+    """The piece in pieces of at most ``num_events``; a part is decoded whole, in few calls,
+    because at the end of each a thread waits for the interpreter's lock."""
+    for start in range(0, len(piece.events), num_events):
+        events = piece.events.slice(start, start + num_events)
+        yield Piece(events, partial(_place_behind, piece, start), in_order=piece.in_order)
+
+
+def _place_behind(piece: Piece, start: int, index: int) -> str:
+    return piece.place(start + index)
+
+
+class _Team:
+    """Threads that take parts of a recording in turn, and hand them on in the recording's order.
+
+    Whoever takes a part reads it and foretells what carries over behind it, while the others wait
+    for their turn; decoding, which takes longer, goes on side by side. A part is taken only while
+    few others wait to be used, so that they stay in the caches and memory is bounded.
+    """
+
+    def __init__(self, source: Source, words: WordFormat, body: int, num_threads: int) -> None:
+        self._source = source
+        self._words = words
+        self._blocks = blocks(source, words, body, WORDS_PER_PART)
+        self._forecast = new_state()
+        self._turn = Lock()
+        self._room = Semaphore(num_threads + 1)
+        self._changed = Condition()
+        # Columns stay with a thread, and so in its processor's cache.
+        pools = [ColumnPool(WORDS_PER_PART, words.max_per_word) for _ in range(num_threads)]
+        self.columns = pools[0]
+        # Daemons, because a reader that nobody closes must not keep the interpreter from its end.
+        self._threads = [Thread(target=self._work, args=(c,), daemon=True) for c in pools[1:]]
+        self._done: dict[int, _Part] = {}
+        self._num_taken = self._num_given = 0
+        self._at_end = self._stopped = False
+
+    def __enter__(self) -> "_Team":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped = True
+        self._room.release(len(self._threads))
+        for thread in self._threads:
+            thread.join()
+
+    def next_part(self) -> "_Part | None":
+        """The next part of the recording; until it is decoded, this thread decodes others."""
+        number = self._num_given
+
+        def is_known() -> bool:
+            return number in self._done or (self._at_end and number == self._num_taken)
+
+        while True:
+            with self._changed:
+                if is_known():
+                    break
+            if not (self._room.acquire(blocking=False) and self._take_and_decode(self.columns)):
+                with self._changed:
+                    self._changed.wait_for(is_known)
+        if number not in self._done:
+            return None
+        self._num_given += 1
+        self._room.release()
+        return self._done.pop(number)
+
+    def _work(self, columns: ColumnPool) -> None:
+        """What the other threads do."""
+        while self._room.acquire():
+            if self._stopped or not self._take_and_decode(columns):
+                return
+
+    def _take_and_decode(self, columns: ColumnPool) -> bool:
+        """Decode the next part that nobody has; whether there was one."""
+        with self._turn:
+            if self._at_end:
+                return False
+            part = self._read()
+            with self._changed:
+                number = self._num_taken
+                self._num_taken += part is not None
+                self._at_end = part is None or part.fault is not None
+                self._changed.notify()
+        if part is None:
+            return False
+        part.decode(columns)
+        with self._changed:
+            self._done[number] = part
+            self._changed.notify()
+        return True
+
+    def _read(self) -> "_Part | None":
+        """The next part and its forecast; in the thread whose turn it is."""
+        forecast = self._forecast
+        try:
+            offset, block = next(self._blocks, (0, None))
+            if block is None:
+                return None
+            self._forecast = state_after(block, forecast, self._words)
+        except Exception as error:  # raised when the turn of this part comes
+            nothing = np.empty(0, dtype=self._words.word)
+            return _Part(self._source, self._words, nothing, 0, forecast, fault=error)
+        return _Part(self._source, self._words, block, offset, forecast)
 
 
 class _Part:
-    """Some words that any thread may decode, from a state that is only foretold."""
+    """Some words that any thread may decode, from a state that is only foretold.
+
+    With a ``fault`` there are none: they could not be read.
+    """
 
     def __init__(
-        self, source: Source, words: WordFormat, part: Words, offset: int, columns: ColumnPool
+        self,
+        source: Source,
+        words: WordFormat,
+        part: Words,
+        offset: int,
+        forecast: State,
+        *,
+        fault: Exception | None = None,
     ) -> None:
+        self.fault = fault
         self._source = source
         self._words = words
         self._part = part
         self._offset = offset
-        self._columns = columns
-
-    def start(self, pool: ThreadPoolExecutor, forecast: State) -> None:
-        """Have it decoded by the next thread that is free."""
         self._forecast = forecast
-        self._job: Future[_Decoded] = pool.submit(self._decode, forecast)
+        self._found: _Decoded | Exception | None = None
 
-    @property
-    def is_done(self) -> bool:
-        """Whether :meth:`result` will not wait."""
-        return self._job.done()
+    def decode(self, columns: ColumnPool) -> None:
+        """Decode from the forecast."""
+        if self.fault is None:
+            try:
+                self._found = self._decode(self._forecast, columns)
+            except Exception as error:  # raised where the part's turn comes, if its forecast holds
+                self._found = error
 
-    def decode_here(self) -> bool:
-        """Decode it on this thread, unless another has begun; whether that was so."""
-        if not self._job.cancel():
-            return False
-        self._job = Future()
-        try:
-            self._job.set_result(self._decode(self._forecast))
-        except MediaError as error:  # raised where the part's turn comes, if its forecast was right
-            self._job.set_exception(error)
-        return True
-
-    def result(self, state: State) -> tuple[list[Piece], State]:
+    def result(self, state: State, columns: ColumnPool) -> tuple[deque[Piece], State]:
         """Pieces of the part, and the state after it, given the true state before it.
 
         Raises:
             MediaError: what the part's words are at fault for.
         """
-        if np.array_equal(self._forecast, state):
-            found = self._job.result()
-        else:
-            self._job.exception()  # its forecast was wrong, so nothing it says counts
-            found = self._decode(state)
+        if self.fault is not None:
+            raise self.fault
+        found = self._found
+        if not np.array_equal(self._forecast, state):
+            found = self._decode(state, columns)
+        if isinstance(found, Exception):
+            raise found
+        assert found is not None
         self._source.skipped.update(found.skipped)
         return found.pieces, found.state
 
-    def _decode(self, state: State) -> "_Decoded":
+    def _decode(self, state: State, columns: ColumnPool) -> "_Decoded":
         source = replace(self._source, skipped=Counter())
-        decoder = PartDecoder(source, self._words, state.copy(), self._columns)
-        pieces = [*decoder.push(self._part, self._offset), *decoder.finish()]
+        decoder = PartDecoder(source, self._words, state.copy(), columns)
+        pieces = deque([*decoder.push(self._part, self._offset), *decoder.finish()])
         return _Decoded(pieces, decoder.state, source.skipped)
 
 
 @dataclass(frozen=True)
 class _Decoded:
-    pieces: list[Piece]
+    pieces: deque[Piece]
     state: State
     skipped: Counter[str]
-
-
-def state_after(part: Words, state: State, words: WordFormat) -> State:
-    """What carries over behind ``part`` if none of its words is damaged."""
-    after = state.copy()
-    kind = part.dtype.type(words.high_kind << words.kind_shift)
-    mask = part.dtype.type(0xF << words.kind_shift)
-    restart = _chain_highs(part, mask, kind, words.high_shift, words.time.period, after)
-    if words is EVT3:
-        _look_back(part, restart, after)
-    return after
-
-
-@numba.njit(cache=True, nogil=True)
-def _chain_highs(
-    words: Words, mask: Any, kind: Any, high_shift: int, period: int, state: State
-) -> int:
-    """Follow high times; the position from which low times count (-1: they go on)."""
-    restart = -1
-    num_rows = len(words) // _STRETCH
-    rows = words[: num_rows * _STRETCH].reshape(num_rows, _STRETCH)
-    for row in range(num_rows + 1):
-        if row < num_rows and not _has(rows, row, mask, kind):
-            continue
-        for position in range(row * _STRETCH, min((row + 1) * _STRETCH, len(words))):
-            if words[position] & mask != kind:
-                continue
-            value = np.int64(words[position] >> np.uint64(high_shift)) & (period - 1)
-            high = value if state[TIMED] == 0 else state[HIGH] + (value - state[HIGH]) % period
-            if state[TIMED] == 0 or high != state[HIGH]:
-                restart = position
-            state[HIGH] = high
-            state[TIMED] = 1
-    return restart
-
-
-@numba.njit(cache=True, nogil=True)
-def _has(rows: Words, row: int, mask: Any, kind: Any) -> bool:
-    """Whether one of a row of words is of a type; looks at all of them, which vectorises."""
-    found = False
-    for i in range(_STRETCH):
-        found |= rows[row, i] & mask == kind
-    return found
-
-
-@numba.njit(cache=True, nogil=True)
-def _last(words: NDArray[np.uint16], mask: Any, kind: Any) -> int:
-    """Position of the last word of a type, or -1."""
-    num_rows = len(words) // _STRETCH
-    rows = words[: num_rows * _STRETCH].reshape(num_rows, _STRETCH)
-    for row in range(num_rows, -1, -1):
-        if row < num_rows and not _has(rows, row, mask, kind):
-            continue
-        for position in range(min((row + 1) * _STRETCH, len(words)) - 1, row * _STRETCH - 1, -1):
-            if words[position] & mask == kind:
-                return position
-    return -1
-
-
-@numba.njit(cache=True, nogil=True)
-def _look_back(words: NDArray[np.uint16], restart: int, state: State) -> None:
-    """Row, vector base and low time at the end of the words."""
-    state[LOW] = 0 if restart >= 0 else state[LOW]
-    low = _last(words, _KIND, _TIME_LOW)
-    # Low times step back by a few, so the highest of them is one of the last.
-    for position in range(max(restart, low + 1 - 4 * _STRETCH, 0), low + 1):
-        if words[position] & _KIND == _TIME_LOW:
-            state[LOW] = max(state[LOW], np.int64(words[position] & np.uint16(0xFFF)))
-    row = _last(words, _KIND, _ADDR_Y)
-    if row >= 0:
-        state[ROW] = words[row] & _MASK
-    base = _last(words, _KIND, _VECT_BASE_X)
-    if base >= 0:
-        state[BASE_X] = words[base] & _MASK
-        state[POLARITY] = words[base] & (_MASK + 1)
-    for position in range(base + 1, _last(words, _VECTORS, _VECT_12) + 1):
-        if words[position] & _VECTORS == _VECT_12:
-            state[BASE_X] += 12 if words[position] & _KIND == _VECT_12 else 8
