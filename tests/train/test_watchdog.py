@@ -59,6 +59,20 @@ def test_nothing_is_said_while_anybody_moves_and_nothing_twice():
     assert watch.look(beats(stuck(0, step=9), stuck(1, step=9))) is not None
 
 
+def test_a_standstill_is_told_with_the_place_of_the_rank_that_is_behind():
+    """A sign from just before the limit has no stack yet: the next one is waited for."""
+    clock = Clock()
+    watch = Watch(30.0, clock=clock)
+    early = dataclasses.replace(stuck(1, step=6), idle_s=29.9)
+    assert watch.look(beats(stuck(0), early)) is None
+    clock.now = 1.0
+    assert watch.look(beats(stuck(0), early)) is None
+    late = dataclasses.replace(early, number=2, idle_s=31.9, stack="/stacks/rank-1")
+    line = watch.look(beats(stuck(0), late))
+    assert line is not None
+    assert "; its stack: /stacks/rank-1" in line
+
+
 def test_a_rank_that_sends_nothing_is_the_one():
     """A process that was stopped cannot say where it is; that all are gone is another matter."""
     clock = Clock()

@@ -184,8 +184,10 @@ class Watch:
         for rank in set(self._heard) - set(beats):
             del self._heard[rank]
         silent = {rank: now - at for rank, (_, at) in self._heard.items()}
-        idle = {rank: self._heard[rank][0].idle_s + silent[rank] for rank in silent}
         gone = {rank for rank in silent if silent[rank] >= self._stall_after_s}
+        # What a rank says of itself: the sign that tells of a standstill brings the stack along.
+        idle = {rank: beat.idle_s for rank, (beat, _) in self._heard.items()}
+        idle |= {rank: idle[rank] + silent[rank] for rank in gone}
         if gone == set(silent) or min(idle.values()) < self._stall_after_s:
             return None
         behind = self._behind(gone)
