@@ -7,17 +7,23 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from outspike.extract.ledger import Ledger
 from outspike.store.store import FeatureStore
 from outspike.synth.miniature import generate
+from outspike.video.write import write_mp4
 
 pytestmark = pytest.mark.cluster
 
 _TIMEOUT_S = 240
+_LONG, _LONG_FRAMES = "zz-long.mp4", 600
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +35,13 @@ def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def few(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of six of its videos: enough for a job, quick enough for the default suite."""
+    """A folder of five of its videos and, last, one long enough for a job to be caught at it."""
     root = tmp_path_factory.mktemp("few")
-    for path in sorted((miniature / "videos").glob("*.mp4"))[:6]:
+    for path in sorted((miniature / "videos").glob("*.mp4"))[:5]:
         shutil.copy(path, root / path.name)
+    wall = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    frames = (np.roll(wall, i, axis=1) for i in range(_LONG_FRAMES))
+    write_mp4(root / _LONG, frames, fps=Fraction(25), preset="ultrafast", crf=40)
     return root
 
 
@@ -119,36 +128,6 @@ def test_bad_inputs_become_ledger_rows_and_an_exit_code(
     assert "quarantined 2   of 3 recordings" in retried.stdout
 
 
-def _kill_and_finish(repository: Path, root: Path, store: Path, after_s: float) -> tuple[int, str]:
-    """SIGKILL the driver some seconds in, run again; recordings catalogued before, and output."""
-    process = subprocess.Popen(
-        _command(repository, root, store, "--commit-every-s", "0.5"),
-        env=_environment(repository),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    time.sleep(after_s)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    exists = (store / "catalog").exists()
-    catalogued = len(FeatureStore.open(str(store)).extents) // 3 if exists else 0
-    done = _run(repository, root, store)
-    assert done.returncode == 0, done.stderr
-    return catalogued, done.stdout
-
-
-def test_a_killed_job_goes_on_where_it_was(
-    repository: Path, few: Path, undisturbed: Path, tmp_path: Path
-) -> None:
-    """After a re-run the digest is that of an undisturbed run; catalogued work is not repeated."""
-    store = tmp_path / "store"
-    catalogued, output = _kill_and_finish(repository, few, store, after_s=16)
-    assert f"done {catalogued}   new {6 - catalogued}" in output
-    expected = FeatureStore.open(str(undisturbed)).digest()
-    assert FeatureStore.open(str(store)).digest() == expected
-
-
 def _start(
     repository: Path, root: Path, store: Path, *more: str, errors: Path
 ) -> "subprocess.Popen[str]":
@@ -164,16 +143,42 @@ def _start(
         )
 
 
-def _actor_at_work(driver: int) -> int:
-    """Process id of the actor of this driver, once it decodes a recording."""
+def _finish(repository: Path, root: Path, store: Path) -> tuple[int, str]:
+    """Run a killed job again; recordings that were in the catalog before, and what it said."""
+    catalogued = _catalogued(store)
+    done = _run(repository, root, store)
+    assert done.returncode == 0, done.stderr
+    return catalogued, done.stdout
+
+
+def _catalogued(store: Path) -> int:
+    """Recordings in the catalog, of which each has three feature sets."""
+    exists = (store / "catalog" / "_delta_log").exists()
+    return len(FeatureStore.open(str(store)).extents) // 3 if exists else 0
+
+
+def _wait_for(
+    look: Callable[[], int | None], process: "subprocess.Popen[str]", errors: Path
+) -> int:
+    """What ``look`` finds once it finds anything, while the job runs."""
     until = time.monotonic() + _TIMEOUT_S
-    while time.monotonic() < until:
-        parents, titles = _processes()
-        for pid, title in titles.items():
-            if "outspike.video.worker" in title and driver in _ancestors(pid, parents):
-                return parents[pid]
-        time.sleep(0.05)
-    raise AssertionError("no recording was decoded in time")
+    while process.poll() is None and time.monotonic() < until:
+        if found := look():
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"not seen while the job ran: {errors.read_text()}")
+
+
+def _actor_with(driver: int, recording: Path) -> int | None:
+    """The actor of this driver whose decoding child has a recording open."""
+    parents, titles = _processes()
+    for pid, title in titles.items():
+        if "outspike.video.worker" in title and driver in _ancestors(pid, parents):
+            with suppress(OSError):  # it has ended, or has just closed a file
+                files = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+                if str(recording) in files:
+                    return parents[pid]
+    return None
 
 
 def _processes() -> tuple[dict[int, int], dict[int, str]]:
@@ -196,14 +201,34 @@ def _ancestors(pid: int, parents: dict[int, int]) -> list[int]:
     return found
 
 
+def test_a_killed_job_goes_on_where_it_was(
+    repository: Path, few: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    """After a re-run the digest is that of an undisturbed run; catalogued work is not repeated.
+
+    The driver goes down in the middle of a recording, once others are in the catalog.
+    """
+    store, errors = tmp_path / "store", tmp_path / "errors"
+    at_once = ("--commit-every-s", "0.1", "--segment-seconds", "0")
+    process = _start(repository, few, store, *at_once, errors=errors)
+    _wait_for(lambda: _catalogued(store), process, errors)
+    process.kill()
+    process.communicate()
+    catalogued, output = _finish(repository, few, store)
+    assert 0 < catalogued < 6
+    assert f"done {catalogued}   new {6 - catalogued}" in output
+    expected = FeatureStore.open(str(undisturbed)).digest()
+    assert FeatureStore.open(str(store)).digest() == expected
+
+
 def test_an_actor_that_is_killed_changes_nothing(
     repository: Path, few: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
-    """Its recordings are done again by another, in the same job, with the same bytes."""
+    """In the middle of a recording: what it had is done again by another, in the same job, with
+    the same bytes."""
     store, errors = tmp_path / "store", tmp_path / "errors"
     process = _start(repository, few, store, "--segment-seconds", "0.1", errors=errors)
-    actor = _actor_at_work(process.pid)
-    time.sleep(0.7)
+    actor = _wait_for(lambda: _actor_with(process.pid, few / _LONG), process, errors)
     os.kill(actor, signal.SIGKILL)
     output, _ = process.communicate(timeout=_TIMEOUT_S)
     assert process.returncode == 0, errors.read_text()
@@ -219,8 +244,7 @@ def test_an_interrupted_job_says_so_and_goes_on_later(
     """Control-C: exit code 130, one line, nothing lost that was committed."""
     store, errors = tmp_path / "store", tmp_path / "errors"
     process = _start(repository, few, store, "--segment-seconds", "0.1", errors=errors)
-    _actor_at_work(process.pid)
-    time.sleep(3)
+    _wait_for(lambda: _actor_with(process.pid, few / _LONG), process, errors)
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=_TIMEOUT_S)
     said = errors.read_text()
@@ -262,9 +286,12 @@ def test_five_kills_at_random_moments_change_nothing(
     expected = FeatureStore.open(str(clean)).digest()
     moments = random.Random(0)
     for number in range(5):
-        store = tmp_path / f"killed-{number}"
-        catalogued, output = _kill_and_finish(
-            repository, videos, store, after_s=moments.uniform(1, length)
-        )
+        store, errors = tmp_path / f"killed-{number}", tmp_path / "errors"
+        process = _start(repository, videos, store, "--commit-every-s", "0.5", errors=errors)
+        with suppress(subprocess.TimeoutExpired):  # it may have ended by then
+            process.communicate(timeout=moments.uniform(1, length))
+        process.kill()
+        process.communicate()
+        catalogued, output = _finish(repository, videos, store)
         assert f"done {catalogued}   new {num_videos - catalogued}" in output
         assert FeatureStore.open(str(store)).digest() == expected
