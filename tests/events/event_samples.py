@@ -14,6 +14,7 @@ import h5py
 import lz4.frame
 import numpy as np
 import zstandard
+from numcodecs import blosc
 
 from outspike.events.columns import Events
 
@@ -186,10 +187,10 @@ def _buffer(identifier: bytes, vtable: bytes, table: bytes, vtable_bytes: int) -
     return struct.pack("<I", len(body)) + body
 
 
-def npz(events: Events, *, compressed: bool = False) -> bytes:
+def npz(events: Events, *, compressed: bool = False, **beside: int) -> bytes:
     file = io.BytesIO()
     save = np.savez_compressed if compressed else np.savez
-    save(file, t=events.t, x=events.x, y=events.y, p=events.p.astype(np.int16))
+    save(file, t=events.t, x=events.x, y=events.y, p=events.p.astype(np.int16), **beside)
     return file.getvalue()
 
 
@@ -255,6 +256,47 @@ def hdf5_dsec(events: Events) -> bytes:
     return file.getvalue()
 
 
+def hdf5_layouts(events: Events) -> bytes:
+    """In the format of HDF5 1.10, each column in a layout of its own."""
+    file = io.BytesIO()
+    with h5py.File(file, "w", libver=("v110", "v110")) as root:
+        group = root.create_group("events")
+        for number in range(6):  # too much for one block of an object header
+            group.attrs[f"note {number}"] = np.bytes_(b"x" * 60)
+        packed = {"chunks": (len(events),), "compression": "gzip", "shuffle": True}
+        group.create_dataset("t", data=events.t, fletcher32=True, **packed)
+        group.create_dataset("x", data=events.x, chunks=(len(events),))
+        group.create_dataset("y", data=events.y)
+        plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plan.set_layout(h5py.h5d.COMPACT)
+        space = h5py.h5s.create_simple((len(events),))
+        column = h5py.h5d.create(group.id, b"p", h5py.h5t.STD_U8LE, space, plan)
+        column.write(h5py.h5s.ALL, h5py.h5s.ALL, events.p)
+    return file.getvalue()
+
+
+def hdf5_blosc(events: Events) -> bytes:
+    """Columns of 64-bit numbers in chunks of sixteen through Blosc, as DSEC publishes them."""
+    file = io.BytesIO()
+    with h5py.File(file, "w", userblock_size=512) as root:
+        root.attrs["geometry"] = np.bytes_(b"346x260")
+        for number in range(12):  # too much for one block of an object header
+            root.attrs[f"note {number}"] = "of no interest here"
+        for key in "txyp":
+            plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            plan.set_chunk((16,))
+            plan.set_filter(32001, h5py.h5z.FLAG_OPTIONAL, (2, 2, 8, 128, 5, 1, 1))
+            space = h5py.h5s.create_simple((len(events),))
+            group = root.require_group("events")
+            column = h5py.h5d.create(group.id, key.encode(), h5py.h5t.STD_I64LE, space, plan)
+            values = getattr(events, key).astype("<i8")
+            for start in range(0, len(events), 16):
+                chunk = np.zeros(16, "<i8")
+                chunk[: len(values) - start] = values[start : start + 16]
+                column.write_direct_chunk((start,), blosc.compress(chunk.tobytes(), b"lz4", 5))
+    return file.getvalue()
+
+
 def rows(events: Events) -> list[tuple[int, int, int, int]]:
     """Events one by one as plain numbers."""
     columns = (events.t, events.x, events.y, events.p)
@@ -284,11 +326,20 @@ def samples() -> dict[str, list[Sample]]:
             Sample(aedat4(wide, 1), wide, None),
             Sample(aedat4(wide, 3, table=False), wide, None),
         ],
-        "npz": [Sample(npz(wide), wide, SIZE), Sample(npz(wide, compressed=True), wide, SIZE)],
+        "npz": [
+            Sample(npz(wide), wide, SIZE),
+            Sample(npz(wide, compressed=True), wide, SIZE),
+            Sample(npz(wide, width=346, height=260, anchor_us=90), wide, None),
+        ],
         "mat": [
             Sample(mat(wide, compressed=False), wide, SIZE),
             Sample(mat(wide), wide, SIZE),
             Sample(mat(wide, structure=False, compressed=False), wide, SIZE),
         ],
-        "hdf5": [Sample(hdf5_prophesee(wide), wide, None), Sample(hdf5_dsec(wide), wide, SIZE)],
+        "hdf5": [
+            Sample(hdf5_prophesee(wide), wide, None),
+            Sample(hdf5_dsec(wide), wide, SIZE),
+            Sample(hdf5_layouts(wide), wide, SIZE),
+            Sample(hdf5_blosc(wide), wide, SIZE),
+        ],
     }

@@ -86,7 +86,8 @@ def _end(source: Source, stated: int, body: int) -> int:
     """Where the packets end: at the table of contents, which a recording cut short lacks."""
     if body >= source.num_bytes or stated == body:
         source.fail(
-            f"an AEDAT 4.0 header of {body} bytes and no packet behind it; expected packets.",
+            f"an AEDAT 4.0 header of {body} bytes and no packet behind it; expected packets from "
+            f"byte {body} on.",
             reason="empty",
         )
     if stated == -1:

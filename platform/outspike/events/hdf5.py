@@ -7,13 +7,20 @@ deflate; Prophesee's own filter (ECF) is not undone, such a file is refused by t
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
 
 from outspike.events.codec import MAX_SIDE, EventStream, Facts, Piece, Source
 from outspike.events.hdf5_array import Array, cursor, demand_known, find_array
-from outspike.events.hdf5_tree import SIGNATURE, USER_BLOCKS, Hdf5Error, Tree
+from outspike.events.hdf5_tree import (
+    SIGNATURE,
+    USER_BLOCKS,
+    CutShortError,
+    Hdf5Error,
+    Tree,
+)
 from outspike.events.side_by_side import (
     KEYS,
     Column,
@@ -45,7 +52,7 @@ class Hdf5:
             MediaError: a damaged file, arrays of another layout, or a filter that is not undone.
         """
         with _told(source):
-            tree = Tree(lambda at, size, what: source.read_exactly(size, at, what), source.head)
+            tree = Tree(partial(_read, source), source.head)
             root = tree.children(tree.root)
             if "CD" in root:
                 inside = tree.children(root["CD"])
@@ -56,11 +63,22 @@ class Hdf5:
             return _columns(source, tree, root)
 
 
+def _read(source: Source, offset: int, num_bytes: int, what: str) -> bytes:
+    if offset + num_bytes > source.num_bytes:
+        raise CutShortError(
+            f"{what} of {num_bytes} bytes at byte {offset} reaches past the end of the file at "
+            f"byte {source.num_bytes}"
+        )
+    return source.read_exactly(num_bytes, offset, what)
+
+
 @contextmanager
 def _told(source: Source) -> Iterator[None]:
     """Structures that cannot be read are faults of the file."""
     try:
         yield
+    except CutShortError as error:
+        source.fail(f"an HDF5 file that was cut short: {error}.", reason="truncated")
     except (Hdf5Error, struct.error, IndexError) as error:
         source.fail(f"a damaged HDF5 file, or one that is not read here: {error}.")
 
@@ -160,6 +178,7 @@ class _CompoundStream:
                 self._source.fault(
                     "unreadable_events",
                     f"events {start} to {stop} cannot be read: {error}.",
+                    reason=error.reason,
                     count=self._length - start,
                 )
                 return

@@ -16,6 +16,7 @@ from outspike.events.hdf5_tree import (
     SPACE,
     TYPE,
     UNDEFINED,
+    CutShortError,
     Hdf5Error,
     Message,
     Tree,
@@ -115,9 +116,12 @@ def cursor(tree: Tree, array: Array) -> Callable[[int], NDArray[Any]]:
             while held < count:
                 part = next(parts, None)
                 if part is None:
-                    raise ColumnError(f"it ends early, {count - held} values are missing")
+                    missing = f"it ends early, {count - held} values are missing"
+                    raise ColumnError(missing, reason="truncated")
                 waiting.append(part)
                 held += len(part)
+        except CutShortError as error:
+            raise ColumnError(str(error), reason="truncated") from error
         except (Hdf5Error, struct.error) as error:
             raise ColumnError(str(error)) from error
         values = np.concatenate(waiting) if len(waiting) > 1 else waiting[0]

@@ -36,6 +36,10 @@ class Hdf5Error(ValueError):
     """Bytes that are not the structure they should be, or one that is not read here."""
 
 
+class CutShortError(Hdf5Error):
+    """Something reaches past the end of the file."""
+
+
 @dataclass(frozen=True)
 class Message:
     """One message of an object's header, and the byte it begins at."""
@@ -49,7 +53,8 @@ class Tree:
     """Groups and objects of one file.
 
     Args:
-        read: ``(offset, num_bytes, what) -> bytes``; raises where the file ends before.
+        read: ``(offset, num_bytes, what) -> bytes``; raises a :class:`CutShortError` where the file
+            ends before.
         head: the first bytes of the file.
     """
 

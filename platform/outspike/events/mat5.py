@@ -62,7 +62,7 @@ class Mat5:
             for vector in _vectors(source, order):
                 found.setdefault(vector.owner, {})[vector.name] = vector
         except ColumnError as error:
-            source.fail(f"a damaged MAT-file: {error}.")
+            source.fail(f"a damaged MAT-file: {error}.", reason=error.reason)
         chosen = max(found.values(), key=lambda names: len(named(names)), default={})
         columns = {key: chosen[name] for key, name in named(chosen).items()}
         demand_columns(source, columns, chosen)
@@ -130,7 +130,8 @@ class _Cursor:
             if not part:
                 raise ColumnError(
                     f"it ends early, the element at byte {self._element.offset} lacks {missing} "
-                    "bytes"
+                    "bytes",
+                    reason="truncated",
                 )
             parts.append(part)
             missing -= len(part)
@@ -187,13 +188,21 @@ def _vectors(source: Source, order: str) -> Iterator[_Vector]:
         if element.offset + num_bytes > source.num_bytes:
             raise ColumnError(
                 f"the element at byte {offset} takes {num_bytes} bytes, the file ends at byte "
-                f"{source.num_bytes}"
+                f"{source.num_bytes}",
+                reason="truncated",
             )
         cursor = _Cursor(source, element)
         if element.compressed:
             cursor.unpack("II")  # the tag of the matrix inside
         yield from _matrix(cursor, element, owner="", label="", depth=0)
         offset += 8 + num_bytes
+    if offset < source.num_bytes:
+        source.fault(
+            "truncated_bytes",
+            f"ends inside the tag of an element at byte {offset}; the file was cut short.",
+            reason="truncated",
+            count=source.num_bytes - offset,
+        )
 
 
 def _matrix(

@@ -72,7 +72,10 @@ class _Archive:
         try:
             self._archive = zipfile.ZipFile(source.file)
         except _ZIP_ERRORS as error:
-            source.fail(f"a damaged npz file ({error}).")
+            source.fail(
+                f"a damaged npz file: {error}; expected a zip archive with its table before the "
+                f"end at byte {source.num_bytes}."
+            )
         self.entries = {
             info.filename.removesuffix(".npy"): info for info in self._archive.infolist()
         }
@@ -128,5 +131,8 @@ def _read(entry: IO[bytes], dtype: np.dtype[Any], count: int) -> NDArray[Any]:
     except _ZIP_ERRORS as error:
         raise ColumnError(str(error)) from error
     if len(data) != count * dtype.itemsize:
-        raise ColumnError(f"it ends early, {len(data)} of {count * dtype.itemsize} bytes are there")
+        raise ColumnError(
+            f"it ends early, {len(data)} of {count * dtype.itemsize} bytes are there",
+            reason="truncated",
+        )
     return np.frombuffer(data, dtype=dtype)

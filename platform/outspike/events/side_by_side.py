@@ -29,7 +29,11 @@ _COORDINATES = 1 << 16
 
 
 class ColumnError(ValueError):
-    """An array that cannot be read further."""
+    """An array that cannot be read further; ``reason`` is a word for the ledger."""
+
+    def __init__(self, message: str, *, reason: str = "corrupt") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ class ColumnStream:
                 self._source.fault(
                     "unreadable_events",
                     f"column {key!r} is damaged at events {start} to {start + count}: {error}.",
-                    reason="truncated" if "ends early" in str(error) else "corrupt",
+                    reason=error.reason,
                     count=total - start,
                 )
                 return None
