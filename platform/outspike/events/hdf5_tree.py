@@ -175,6 +175,8 @@ class Tree:
             entries = self.read(address + 8, count * _SYMBOL_BYTES, "symbol table")
             for entry in range(0, len(entries), _SYMBOL_BYTES):
                 begin, target = struct.unpack_from("<QQ", entries, entry)
+                if target == UNDEFINED:
+                    continue  # a soft link, which leads elsewhere
                 name = names[begin:].split(b"\0", 1)[0] if begin < len(names) else b""
                 yield name.decode("utf-8", errors="replace"), target
 
