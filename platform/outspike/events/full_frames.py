@@ -122,11 +122,11 @@ def _count_halves(
 @numba.njit(cache=True, nogil=True)
 def _add_carries(flat: Counts, places: NDArray[np.int64], carry: Any, limit: Any) -> bool:
     """Add what the table had no room for; whether a count would have left the type's range."""
-    left = False
     for place in places:
-        left |= flat[place] > limit
+        if flat[place] > limit:
+            return True
         flat[place] += carry
-    return left
+    return False
 
 
 def _write_line_code(typing: Any, table: Any, position: Any, off: Any, on: Any) -> Any:
