@@ -200,12 +200,12 @@ def main() -> None:
     parser.add_argument("--encoder", choices=["event-pyramid", "clip"], default="event-pyramid")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--recordings", type=int, help="by default 6, for clip 4")
-    parser.add_argument("--frames", type=int, help="of each; by default 600, for clip 64")
+    parser.add_argument("--frames", type=int, help="of each; by default 1000, for clip 64")
     parser.add_argument("--size", type=int, nargs=2, default=(480, 640), metavar=("H", "W"))
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--no-job", action="store_true", help="leave Ray and the job out")
     arguments = parser.parse_args()
-    usual = (4, 64) if arguments.encoder == "clip" else (6, 600)
+    usual = (4, 64) if arguments.encoder == "clip" else (6, 1000)
     num_recordings = arguments.recordings or usual[0]
     num_frames = arguments.frames or usual[1]
     os.environ["OMP_NUM_THREADS"] = "1"

@@ -68,8 +68,12 @@ def _feed(
 ) -> None:
     try:
         tries = Tries()  # goes away with the last who holds it
-        for row in _pipeline(config, items, tries).iter_rows():
-            messages.put(Message.from_json(str(row["message"])))
+        # Rows, and batches read ahead, would keep each message back until the next one is there.
+        for batch in _pipeline(config, items, tries).iter_batches(
+            batch_size=None, prefetch_batches=0
+        ):
+            for text in batch["message"]:
+                messages.put(Message.from_json(str(text)))
     except BaseException as error:  # handed to the driver's thread, which raises it
         messages.put(error)
     else:
