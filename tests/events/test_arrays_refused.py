@@ -25,13 +25,13 @@ def npz(**changed: Any) -> bytes:
     return file.getvalue()
 
 
-def rezipped(method: int, cut: str = "") -> bytes:
-    """The sample with its entries packed by ``method``, and one of them without its values."""
+def rezipped(method: int = zipfile.ZIP_STORED, cut: str = "", kind: bytes = b"|u1") -> bytes:
+    """Columns packed by ``method``, an entry without its values, polarities said to be ``kind``."""
     file = io.BytesIO()
     whole = zipfile.ZipFile(io.BytesIO(npz(width=346, height=260)))
     with zipfile.ZipFile(file, "w", method) as archive:
         for name in whole.namelist():
-            data = whole.read(name)
+            data = whole.read(name).replace(b"|u1", kind)
             archive.writestr(name, data[:128] if name == cut else data)
     return file.getvalue()
 
@@ -86,7 +86,7 @@ CASES: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "npz, two widths": (lambda: npz(width=[1, 2], height=260), "'width' is no single whole number"),
     "npz, a width without its value": (
-        lambda: rezipped(zipfile.ZIP_STORED, "width.npy"),
+        lambda: rezipped(cut="width.npy"),
         "'width' is damaged: it ends early, 0 of 8 bytes",
     ),
     "npz, a single time": (lambda: npz(t=5), "'t' is a single number; expected one for every"),
@@ -97,6 +97,10 @@ CASES: dict[str, tuple[Callable[[], bytes], str]] = {
     "npz, another compression": (
         lambda: rezipped(zipfile.ZIP_BZIP2),
         "compressed by method 12; expected 0 or 8",
+    ),
+    "npz, a type that NumPy does not have": (
+        lambda: rezipped(kind=b"<b2"),
+        "'p' is no array of numbers",
     ),
     "npz, a column short": (
         lambda: npz(y=EVENTS.y[:30]),

@@ -20,7 +20,7 @@ _EMPTY_ZIP = b"PK\x05\x06"
 _NPY = b"\x93NUMPY"
 _MAX_HEADER_BYTES = 1 << 14
 _HEADER = re.compile(
-    rb"\{'descr': '([<>|=][biuf][1248])', 'fortran_order': (?:True|False), "
+    rb"\{'descr': '([<>|=](?:b1|[iu][1248]|f[248]))', 'fortran_order': (?:True|False), "
     rb"'shape': \((\d{0,18}),?\), ?\}\s*"
 )
 
