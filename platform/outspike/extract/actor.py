@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from fractions import Fraction
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -148,7 +149,7 @@ class Extractor:
         yield Message(receipts=self._drain()).to_batch()
 
     def _extract_all(self, items: Sequence[WorkItem]) -> Iterator[Batch]:
-        for item, following in zip(items, [*items[1:], None], strict=True):
+        for item, following in zip_longest(items, items[1:]):
             began = time.monotonic()
             try:
                 with self._counted(item):
