@@ -195,13 +195,17 @@ class Extents:
         pairs = zip(self.bounds[:-1], self.bounds[1:], self.whole, strict=True)
         return [(int(first), int(last)) for first, last, whole in pairs if not whole]
 
-    def current(self) -> pa.Table:
-        """Rows of the newest whole attempt of every recording and feature set, in ``order``."""
+    def current(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Rows of the newest whole attempt of every recording and feature set, in ``order``.
+
+        ``columns`` names those to take along; None takes all.
+        """
         first = self.bounds[:-1]
         newest = self._newest(_group_numbers([code[first] for code in self._codes[:-1]]))
         chosen = np.zeros(len(first), dtype=np.bool_)
         chosen[newest[newest >= 0]] = True
-        return self.rows.take(pa.array(self.order[np.repeat(chosen, np.diff(self.bounds))]))
+        rows = self.rows if columns is None else self.rows.select(columns)
+        return rows.take(pa.array(self.order[np.repeat(chosen, np.diff(self.bounds))]))
 
     def superseded(self) -> list[str]:
         """Attempts, whole or not, that are older than the newest whole one of their recording."""

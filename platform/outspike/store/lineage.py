@@ -56,7 +56,7 @@ def lineage(store: FeatureStore, name: str | None = None) -> dict[str, Any]:
 
 def _attempts(rows: pa.Table) -> list[dict[str, Any]]:
     """Attempts at one recording, newest first, and what readers make of each."""
-    current = set(Extents(rows).current()["attempt"].to_pylist())
+    current = set(Extents(rows).current(("attempt",))["attempt"].to_pylist())
     superseded = set(Extents(rows).superseded())
     by_attempt: dict[str, list[dict[str, Any]]] = {}
     for row in rows.to_pylist():

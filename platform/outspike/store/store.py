@@ -287,9 +287,8 @@ class FeatureStore:
         """
         table = open_table(self.url, CATALOG, self.version if self.is_pinned else None)
         rows = read_table(table, CATALOG_SCHEMA.names, f"fingerprint = '{_plain(fingerprint)}'")
-        current = Extents(rows).current()
-        columns = (current[name].to_pylist() for name in ("dataset", "video_id", "source_etag"))
-        return set(zip(*columns, strict=True))
+        current = Extents(rows).current(("dataset", "video_id", "source_etag"))
+        return set(zip(*(column.to_pylist() for column in current.columns), strict=True))
 
     def digest(self, feature_sets: Sequence[str] | None = None) -> str:
         """SHA-256 over every dataset, video, snippet, frame range and feature byte.
