@@ -124,3 +124,25 @@ def test_trials_that_are_all_alike_are_drawn_on_whole_axes() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert pictures(render_search(alike, SPACE))
+
+
+def test_seeds_are_gathered_into_means_with_intervals() -> None:
+    """One line a configuration, the best mean first, each with its interval and seeds."""
+    trials = [
+        replace(trial, values={**trial.values, "detector.dropout": dropout, "seed": seed}, metric=m)
+        for dropout, m in ((0.1, 0.6), (0.5, 0.8))
+        for seed, trial in enumerate(make_result(3).trials)
+    ]
+    trials = [
+        replace(trial, values={name: trial.values[name] for name in ("detector.dropout", "seed")})
+        for trial in trials
+    ]
+    space = {
+        "detector.dropout": SPACE["detector.dropout"],
+        "seed": CategoricalDistribution([2, 0, 1]),
+    }
+    page = render_search(replace(make_result(1), trials=tuple(trials)), space)
+    section = page.split("<h2>Over seeds</h2>")[1].split("</table>")[0]
+    rows = re.findall(r"<td class=\"n\">(0\.\d+)</td>\s*<td>([^<]+)</td>", section)
+    assert rows == [("0.8000", "0.8000 to 0.8000"), ("0.6000", "0.6000 to 0.6000")]
+    assert "Over seeds" not in render_search(make_result(3), SPACE)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
-from outspike.tune.result import Trial, TuneResult, short
+from outspike.tune.result import Seeds, Trial, TuneResult, short
 
 #: Trials below which a forest fitted to them says nothing about importance.
 MIN_TRIALS = 8
@@ -52,6 +52,7 @@ def render_search(result: TuneResult, space: Space) -> str:
         lstrip_blocks=True,
     )
     environment.filters["short"] = short
+    gathered = [group for group in result.over_seeds() if group.metrics]
     partial = [name for name in order if not all(name in trial.values for trial in judged)]
     return environment.get_template("search.html.j2").render(
         result=result,
@@ -63,6 +64,8 @@ def render_search(result: TuneResult, space: Space) -> str:
         partial=partial,
         lineage=_lineage(result),
         importances=None if found is None else _picture(_importance_figure(found)),
+        gathered=gathered,
+        seeds=_picture(_seeds_figure(gathered, result.metric)) if gathered else None,
         history=_picture(_history_figure(judged, result.metric)) if judged else None,
         slices=_picture(_slice_figure(judged, space, order, result.metric)) if judged else None,
         parallel=_picture(_parallel_figure(judged, space, order, result.metric))
@@ -121,6 +124,29 @@ def _importance_figure(found: Mapping[str, float]) -> Figure:
     return figure
 
 
+def _seeds_figure(gathered: Sequence[Seeds], metric: str) -> Figure:
+    """Mean, interval and single seeds of every configuration, the best on top."""
+    figure = Figure(figsize=(11.2, 0.9 + 0.3 * len(gathered)), layout="constrained")
+    axes = figure.add_subplot()
+    for row, group in enumerate(gathered):
+        axes.scatter(group.metrics, [row] * len(group.metrics), s=14, color=_MUTED, alpha=0.6, lw=0)
+        if group.interval is not None:
+            axes.hlines(row, *group.interval, color="#2457d6", lw=2, alpha=0.45)
+        axes.scatter(group.mean, row, s=44, color="#2457d6", zorder=3)
+    axes.set_yticks(range(len(gathered)), _told_apart(gathered))
+    axes.set_ylim(len(gathered) - 0.4, -0.6)
+    axes.set_xlabel(metric, color=_MUTED)
+    _plain(axes)
+    return figure
+
+
+def _told_apart(gathered: Sequence[Seeds]) -> list[str]:
+    """A name for every configuration: the settings in which they differ."""
+    values = [group.values for group in gathered]
+    names = [n for n in values[0] if any(v.get(n) != values[0][n] for v in values)]
+    return [", ".join(short(v[n]) for n in names if n in v) or "as it is" for v in values]
+
+
 def _history_figure(judged: Sequence[Trial], metric: str) -> Figure:
     figure = Figure(figsize=(5.4, 2.9), layout="constrained")
     axes = figure.add_subplot()
@@ -148,7 +174,7 @@ def _slice_figure(
         having = [trial for trial in judged if name in trial.values]
         scale = _Scale(name, space[name], having)
         x = scale.jittered([trial.values[name] for trial in having])
-        colours = Normalize(steps.min(), max(steps.max(), steps.min() + 1))
+        colours = Normalize(min(steps.min(), steps.max() - 1), steps.max())
         axes.scatter(
             x,
             [trial.metric or 0.0 for trial in having],
@@ -212,7 +238,7 @@ class _Scale:
         self._choices: tuple[Any, ...] | None = None
         self._is_log = bool(getattr(distribution, "log", False))
         if isinstance(distribution, CategoricalDistribution):
-            self._choices = tuple(distribution.choices)
+            self._choices = _in_order(distribution.choices)
         else:
             values = [float(trial.values[name]) for trial in trials]
             self._low = float(getattr(distribution, "low", min(values, default=0.0)))
@@ -248,6 +274,13 @@ class _Scale:
         if self._is_log:
             return math.log(self._low), math.log(self._high)
         return self._low, self._high
+
+
+def _in_order(choices: Sequence[Any]) -> tuple[Any, ...]:
+    """Numbers by their size, anything else as it was written."""
+    if all(isinstance(choice, int | float) for choice in choices):
+        return tuple(sorted(choices))
+    return tuple(choices)
 
 
 def _label(axes: Axes, x: float, y: float, text: str) -> None:
