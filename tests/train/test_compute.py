@@ -77,8 +77,9 @@ def test_a_resumed_run_is_bit_identical_under_every_option(config_of, tmp_path, 
 
 
 @pytest.mark.slow
-def test_a_compiled_detector_learns_what_the_plain_one_does(config_of):
-    """Compiling moves the losses by rounding only."""
-    config = config_of("saa")
+@pytest.mark.parametrize("kind", ["msf", "saa"])
+def test_a_compiled_detector_learns_what_the_plain_one_does(config_of, kind):
+    """Compiling moves the losses by rounding only; MSF's neurons stay numba's."""
+    config = config_of(kind)
     compiled = dataclasses.replace(config, compute=ComputeConfig(compile=True))
     assert losses_of(compiled) == pytest.approx(losses_of(config), rel=1e-5)

@@ -10,6 +10,8 @@ import hashlib
 import torch
 from torch import Tensor
 
+from outspike.detectors.eager import eager
+
 _MASK32 = 0xFFFFFFFF
 _GOLDEN_RATIO = 0x1E3779B1  # odd and below 2**31: int64 products of 32-bit values cannot overflow
 
@@ -58,6 +60,11 @@ def keep_mask(keys_B: Tensor, num: int, rate: float, salt: int) -> Tensor:
     limit = int(rate * 2**31)
     if keys_B.device.type != "cpu":
         return keyed_uniform_bits(keys_B, num, salt) >= limit
+    return _compiled_mask(keys_B, num, limit, salt)
+
+
+@eager
+def _compiled_mask(keys_B: Tensor, num: int, limit: int, salt: int) -> Tensor:
     from outspike.detectors import kernels
 
     keep = torch.empty(len(keys_B), num, dtype=torch.bool)

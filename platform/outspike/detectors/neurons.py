@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from outspike.detectors.eager import eager
+
 Backend = Literal["auto", "compiled", "spikingjelly", "torch"]
 
 
@@ -181,6 +183,7 @@ def _gradient_torch(
     return grad_x, grad_v
 
 
+@eager
 def _charge_compiled(
     x: Tensor, v: Tensor, neuron: Neuron, lengths: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -201,6 +204,7 @@ def _charge_compiled(
     return h, spikes, v
 
 
+@eager
 def _gradient_compiled(
     charge: Tensor, grad_v: Tensor, spikes: Tensor, neuron: Neuron, lengths: Tensor | None
 ) -> tuple[Tensor, Tensor]:

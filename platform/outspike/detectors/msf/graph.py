@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from outspike.detectors.eager import eager
 from outspike.detectors.neurons import Neuron, lif
 
 _SIMILAR = 0.7
@@ -145,6 +146,7 @@ def _compiles(dots: Tensor) -> bool:
     return plain and not dots.requires_grad
 
 
+@eager
 def _compiled_rows(dots: Tensor, norm_BT: Tensor, lengths_B: Tensor | None, start: int) -> Tensor:
     from outspike.detectors import kernels
 

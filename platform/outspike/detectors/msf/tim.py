@@ -10,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from outspike.detectors.eager import eager
 from outspike.detectors.neurons import Backend, Neuron, choose_backend, tell_spikes
 
 _MIX = 0.6
@@ -204,6 +205,7 @@ def _backward_torch(
     return grad_c, grad_u
 
 
+@eager
 def _forward_compiled(
     c: Tensor, taps: Tensor, v_in: Tensor, v_out: Tensor, neurons: tuple[Neuron, Neuron]
 ) -> tuple[Tensor, ...]:
@@ -225,6 +227,7 @@ def _forward_compiled(
     return out, h_in, h_out, v_in, v_out
 
 
+@eager
 def _backward_compiled(
     grad_out: Tensor, h_in: Tensor, h_out: Tensor, taps: Tensor, neurons: tuple[Neuron, Neuron]
 ) -> tuple[Tensor, Tensor]:
