@@ -17,7 +17,7 @@ from outspike.extract.plan import WorkItem
 from outspike.extract.tries import Tries
 
 _POLL_S = 0.5
-#: Recordings an actor takes in one call; a kill costs at most the segments it has open.
+#: The most recordings an actor takes in one call; a kill costs at most the segments it has open.
 _RECORDINGS_PER_CALL = 8
 
 
@@ -88,7 +88,7 @@ def _pipeline(config: ExtractConfig, items: Sequence[WorkItem], tries: Tries) ->
     # the actor's whole call does.
     context.target_max_block_size = 1
     actors = _num_actors(config)
-    per_call = min(_RECORDINGS_PER_CALL, math.ceil(len(items) / actors[1]))
+    per_call = _per_call(len(items), actors[1])
     return ray.data.from_items(
         [{"item": item.to_json()} for item in items],
         override_num_blocks=math.ceil(len(items) / per_call),
@@ -96,10 +96,19 @@ def _pipeline(config: ExtractConfig, items: Sequence[WorkItem], tries: Tries) ->
         Extractor,
         fn_constructor_args=(config, tries),
         batch_size=per_call,
-        compute=ActorPoolStrategy(min_size=actors[0], max_size=actors[1]),
+        # One call at a time: an actor that is up first must not queue what another could begin.
+        compute=ActorPoolStrategy(
+            min_size=actors[0], max_size=actors[1], max_tasks_in_flight_per_actor=1
+        ),
         num_cpus=config.cpus_per_actor,
         num_gpus=config.gpus_per_actor,
     )
+
+
+def _per_call(num_items: int, num_actors: int) -> int:
+    """Recordings in a call, so that all actors have the same number of calls."""
+    calls_each = math.ceil(num_items / (_RECORDINGS_PER_CALL * num_actors))
+    return math.ceil(num_items / (calls_each * num_actors))
 
 
 def _num_actors(config: ExtractConfig) -> tuple[int, int]:
