@@ -4,6 +4,7 @@ Only the rooms that compute in parallel (extract, train, tune, predict) import t
 """
 
 import logging
+import math
 import os
 import sys
 import tempfile
@@ -61,6 +62,12 @@ def ray_storage(url: str) -> dict[str, Any]:
         return {"storage_path": urls.path_in(url)}
     filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(urls.filesystem(url)))
     return {"storage_path": urls.path_in(url), "storage_filesystem": filesystem}
+
+
+def enough_cpus(wanted: float, num_cpus: int | None) -> int:
+    """CPUs that a private Ray claims for workers: ``num_cpus``, or those of the machine, and no
+    fewer than ``wanted``, or workers would be waited for for ever."""
+    return max(num_cpus or os.cpu_count() or 1, math.ceil(wanted))
 
 
 def cluster_cpus() -> float:

@@ -22,7 +22,6 @@ from outspike import urls
 from outspike.app import table
 from outspike.config import TrainConfig, from_json, to_json
 from outspike.datasets.catalog import known_defects
-from outspike.detectors.build import build
 from outspike.errors import ConfigError, DatasetError, MissingUrlError
 from outspike.evaluate.evaluate import evaluate
 from outspike.evaluate.protocols import get_protocol
@@ -150,19 +149,17 @@ def _train(plan: TrainingPlan, run_url: str, tracked: SpooledRun) -> None:
     """To the last step, by Ray's workers or in this process."""
     if plan.last_step in checkpoints.complete_steps(run_url):
         return
-    if plan.config.num_workers and build(plan.config.detector).trainable:
+    with closing(Progress(plan.last_step)) as progress:
+        if not plan.by_workers:
+            run(plan, run_url, world=World(), run_logger=tracked, tell=progress.show)
+            return
         from outspike.train.ray_workers import train_with_ray
 
-        with closing(Progress(plan.last_step)) as progress:
+        def hear(step: int, metrics: Mapping[str, float]) -> None:
+            progress.show(step, metrics)
+            tracked.log_metrics(metrics, step)
 
-            def hear(step: int, metrics: Mapping[str, float]) -> None:
-                progress.show(step, metrics)
-                tracked.log_metrics(metrics, step)
-
-            train_with_ray(plan, run_url, hear, run_id=tracked.run_id)
-        return
-    with closing(Progress(plan.last_step)) as progress:
-        run(plan, run_url, world=World(), run_logger=tracked, tell=progress.show)
+        train_with_ray(plan, run_url, hear, run_id=tracked.run_id)
 
 
 def _with_last_step(plan: TrainingPlan, run_url: str, tracked: SpooledRun) -> TrainingPlan:

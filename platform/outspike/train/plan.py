@@ -62,6 +62,11 @@ class TrainingPlan:
         """Whether the detector learns from frame labels; no plan says so of another split."""
         return DETECTORS[self.config.detector.kind].needs_frame_labels
 
+    @property
+    def by_workers(self) -> bool:
+        """Whether Ray Train workers share the batches; rules without gradients have none."""
+        return self.config.num_workers > 0 and DETECTORS[self.config.detector.kind].trainable
+
     def table(self) -> list[tuple[str, object]]:
         """What ``--dry-run`` shows."""
         config = self.config

@@ -22,7 +22,7 @@ from ray.train.torch import TorchTrainer, get_device
 
 from outspike import urls
 from outspike.app import configure_logging, expected_cause
-from outspike.cluster import ray_session, ray_storage
+from outspike.cluster import enough_cpus, ray_session, ray_storage
 from outspike.config import TrainConfig
 from outspike.errors import OutspikeError, TrainingError
 from outspike.train.plan import TrainingPlan
@@ -60,7 +60,8 @@ def train_with_ray(plan: TrainingPlan, run_url: str, hear: Hear, *, run_id: str)
     config = plan.config
     _set_defaults(config)
     watch = Watch(config.stall_after_s)
-    with ray_session(_local_cpus(config)), heard(run_url, hear, watch):
+    num_cpus = enough_cpus(config.num_workers * config.cpus_per_worker, config.num_cpus)
+    with ray_session(num_cpus), heard(run_url, hear, watch):
         trainer = TorchTrainer(
             _work,
             # A reference, so that Ray's controller does not load what only workers need.
@@ -215,9 +216,3 @@ def _resources(config: TrainConfig) -> dict[str, float]:
     if config.gpus_per_worker > 0:
         resources["GPU"] = config.gpus_per_worker
     return resources
-
-
-def _local_cpus(config: TrainConfig) -> int:
-    """CPUs a private Ray claims: enough for the workers, or they would be waited for for ever."""
-    wanted = math.ceil(config.num_workers * config.cpus_per_worker)
-    return max(config.num_cpus or os.cpu_count() or 1, wanted)

@@ -29,7 +29,8 @@ _SLICES_A_ROW = 3
 #: Where a line passes the axis of a setting that its trial does not have.
 _ABSENT = -0.14
 _COLOURS = "viridis_r"
-_INK, _MUTED, _GRID, _BEST = "#1f2733", "#6b7684", "#e6e9ee", "#e0563b"
+_INK, _MUTED, _GRID = "#1f2733", "#6b7684", "#e6e9ee"
+_BAR, _BEST = "#2457d6", "#e0563b"
 
 Space = Mapping[str, BaseDistribution]
 
@@ -115,7 +116,7 @@ def _importance_figure(found: Mapping[str, float]) -> Figure:
     figure = Figure(figsize=(5.4, 0.9 + 0.34 * len(found)), layout="constrained")
     axes = figure.add_subplot()
     names = sorted(found, key=lambda name: found[name])
-    bars = axes.barh(names, [found[name] for name in names], color="#2457d6", height=0.6)
+    bars = axes.barh(names, [found[name] for name in names], color=_BAR, height=0.6)
     axes.bar_label(bars, fmt="%.2f", padding=4, color=_MUTED, fontsize=9)
     axes.set_xlim(0, 1.12 * max(found.values()))
     axes.set_xlabel("share of the variance explained", color=_MUTED)
@@ -131,8 +132,8 @@ def _seeds_figure(gathered: Sequence[Seeds], metric: str) -> Figure:
     for row, group in enumerate(gathered):
         axes.scatter(group.metrics, [row] * len(group.metrics), s=14, color=_MUTED, alpha=0.6, lw=0)
         if group.interval is not None:
-            axes.hlines(row, *group.interval, color="#2457d6", lw=2, alpha=0.45)
-        axes.scatter(group.mean, row, s=44, color="#2457d6", zorder=3)
+            axes.hlines(row, *group.interval, color=_BAR, lw=2, alpha=0.45)
+        axes.scatter(group.mean, row, s=44, color=_BAR, zorder=3)
     axes.set_yticks(range(len(gathered)), _told_apart(gathered))
     axes.set_ylim(len(gathered) - 0.4, -0.6)
     axes.set_xlabel(metric, color=_MUTED)

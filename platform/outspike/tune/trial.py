@@ -12,7 +12,6 @@ from ray import tune
 
 from outspike import urls
 from outspike.config import TrainConfig, config_hash, to_json
-from outspike.detectors.build import build
 from outspike.errors import (
     AlignmentError,
     BagError,
@@ -131,7 +130,7 @@ def _train(plan: TrainingPlan, url: str, run: SpooledRun) -> dict[str, Any]:
     if config.selection.split == "cross_validation":
         found = cross_validate(config, plan=plan, tell=news.log_and_report)
         return {"metric": found.best, "best": found.best, STEP: plan.last_step}
-    if config.num_workers and build(config.detector).trainable:
+    if plan.by_workers:
         train_with_workers(plan, url, run.run_id, news.log_and_report)
         best = _earlier_best(url)
     else:

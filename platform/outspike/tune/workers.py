@@ -4,14 +4,12 @@ Starting them costs more than a small trial does (five processes, half a minute 
 search asks for it by ``workers_per_trial``.
 """
 
-import math
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from queue import SimpleQueue
 
-from outspike.cluster import cluster_cpus
+from outspike.cluster import cluster_cpus, enough_cpus
 from outspike.config import TuneConfig
 from outspike.errors import ConfigError
 from outspike.train.plan import TrainingPlan
@@ -67,11 +65,10 @@ def trial_process_cpus(config: TuneConfig) -> float:
 
 
 def local_cpus(config: TuneConfig) -> int | None:
-    """CPUs a private Ray claims: enough for the workers, or they would be waited for for ever."""
+    """CPUs a private Ray claims; None means the machine's."""
     if not config.workers_per_trial:
         return config.num_cpus
-    wanted = math.ceil(_cpus_at_a_time(config, config.workers_per_trial))
-    return max(config.num_cpus or os.cpu_count() or 1, wanted)
+    return enough_cpus(_cpus_at_a_time(config, config.workers_per_trial), config.num_cpus)
 
 
 def check_room(config: TuneConfig) -> None:
