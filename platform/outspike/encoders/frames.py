@@ -36,7 +36,7 @@ def grey(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
     luma = np.empty(frames.shape[:-1], dtype=np.uint8)
     size = frames.shape[-3:]
     for frame, target in zip(frames.reshape(-1, *size), luma.reshape(-1, *size[:2]), strict=True):
-        grey_of(frame, target)
+        grey_of(np.ascontiguousarray(frame).reshape(-1), target.reshape(-1))
     return luma
 
 
