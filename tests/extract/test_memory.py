@@ -31,8 +31,8 @@ _GROWTH_MB = 40
 _MOST_OBJECT_STORE_BYTES = 100_000
 _TIMEOUT_S = 1800 * max(1.0, LONG)
 
-#: A whole job of one recording on a Ray of its own. Peaks are the system's (VmHWM); what went through
-#: the object store since Ray began is told by no public call, so this asks the node itself.
+#: A whole job of one recording on a Ray of its own. Peaks are the system's (VmHWM); what went
+#: through the object store since Ray began is told by no public call, so this asks the node itself.
 _JOB = """
 import json, sys, threading
 from contextlib import suppress
