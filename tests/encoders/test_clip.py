@@ -157,6 +157,7 @@ def test_crops_cut_and_normalised_in_one_pass_have_the_bits_of_two(weights, layo
     encoder.crops.cut_into(expected, stream._normalised(levels))
     assert torch.equal(stream._pictures[:3], expected)
     assert not stream._pictures[3:].any()
+    assert stream._pictures.data_ptr() % 64 == 0  # else the crops do not go past the caches
 
 
 @pytest.mark.gpu

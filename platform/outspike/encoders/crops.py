@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from outspike.encoders.cutting import cut_through_table
 from outspike.encoders.fixed_point import resize_linear_fixed
-from outspike.encoders.kernels import cut_through_table
 from outspike.errors import ConfigError
 
 CropLayout = Literal["centre", "ten"]

@@ -117,37 +117,3 @@ def moved_cells(
                 v, u = y + moves[k, 0], x + moves[k, 1]
                 if 0 <= v < height and 0 <= u < width and now[v, u] == sign:
                     moved[k, row, x // side] += 1
-
-
-@numba.njit(cache=True, nogil=True)
-def cut_through_table(
-    pictures: NDArray[np.uint8],
-    table: NDArray[np.float32],
-    corners: NDArray[np.int64],
-    batch: NDArray[np.float32],
-) -> None:
-    """Square crops of pictures ``[F, H, W, 3]`` into ``batch [F, K, 3, size, size]``.
-
-    ``table [3, 256]`` gives the value of each level of each colour; ``corners [k, 2]`` are top and
-    left. Where the batch has twice as many crops the second half are the first ones mirrored.
-    """
-    num_frames, height, width, _ = pictures.shape
-    num_corners, size = corners.shape[0], batch.shape[4]
-    is_mirrored = batch.shape[1] == 2 * num_corners
-    plane, mirrored = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
-    for f in range(num_frames):
-        for c in range(3):  # one colour at a time stays in the cache
-            for y in range(height):
-                for x in range(width):
-                    value = table[c, pictures[f, y, x, c]]
-                    plane[y, x] = value
-                    mirrored[y, width - 1 - x] = value
-            for k in range(num_corners):
-                top, left = corners[k, 0], corners[k, 1]
-                for row in range(size):
-                    batch[f, k, c, row] = plane[top + row, left : left + size]
-                if is_mirrored:
-                    right = width - left  # its left border, seen from the other side
-                    for row in range(size):
-                        line = mirrored[top + row, right - size : right]
-                        batch[f, num_corners + k, c, row] = line
