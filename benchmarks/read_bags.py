@@ -403,38 +403,56 @@ def _s3(proxy: Any, store: FeatureStore, bags: list[Rows], options: argparse.Nam
 
 
 def catalog(options: argparse.Namespace) -> None:
-    """Opening, anti-join and commit with 10,000 to 1,000,000 catalog rows."""
+    """Opening, anti-join and commit with 10,000 to 1,000,000 catalog rows.
+
+    Once with recordings extracted in the order of their names, as a job without a shuffle does,
+    and once in random order. The anti-join is given a manifest's names and etags as Python strings.
+    """
+    parts = ("open", "current rows", "anti-join", "commit")
     print(
-        "\nCatalog, seconds (of processor time)\n\n"
-        "| rows | open | extents | done (anti-join) | commit |\n"
-        "|---:|---:|---:|---:|---:|"
+        "\nCatalog, seconds (of processor time), and how many times a tenth of the rows\n\n"
+        f"| rows | {' | '.join(parts)} |\n|---:|" + "---:|" * len(parts)
     )
-    for rows in (10_000, 100_000, 1_000_000):
-        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            store = FeatureStore.create(f"{folder}/store")
-            _many_rows(store.url, rows)
-            times: dict[str, list[tuple[float, float]]] = {}
-            for _ in range(3):
-                began = _now()
-                opened = FeatureStore.open(store.url)
-                _note(times, "open", began)
-                began = _now()
-                assert opened.extents.num_rows == rows
-                _note(times, "extents", began)
-                began = _now()
-                done = opened.done(SPEC.fingerprint)
-                wanted = {("bench", f"{n:08d}", "etag") for n in range(rows + 100)}
-                assert len(wanted - done) >= 97
-                _note(times, "done", began)
-                began = _now()
-                opened.commit([_receipt(rows + 1000 + len(times["open"]))])
-                _note(times, "commit", began)
-                rows += 1
-            cells = " | ".join(
-                "{:.2f} s ({:.2f})".format(*np.median(times[name], axis=0))
-                for name in ("open", "extents", "done", "commit")
-            )
-            print(f"| {rows - 3:,} | {cells} |", flush=True)
+    for is_shuffled in (False, True):
+        before: dict[str, float] = {}
+        for rows in (10_000, 100_000, 1_000_000):
+            found = _catalog(options, rows, is_shuffled)
+            cells = []
+            for name in parts:
+                wall, processor = found[name]
+                times = f" x{wall / before[name]:.1f}" if name in before else ""
+                cells.append(f"{wall:.3f} s ({processor:.3f}){times}")
+                before[name] = wall
+            order = ", random order" if is_shuffled else ""
+            print(f"| {rows:,}{order} | {' | '.join(cells)} |", flush=True)
+
+
+def _catalog(
+    options: argparse.Namespace, rows: int, is_shuffled: bool
+) -> dict[str, tuple[float, float]]:
+    """Medians by the clock and of processor time."""
+    times: dict[str, list[tuple[float, float]]] = {}
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        store = FeatureStore.create(f"{folder}/store")
+        _many_rows(store.url, rows, is_shuffled)
+        for count in range(options.rounds):
+            number = rows + count
+            videos = [f"{n:08d}" for n in range(number + 100)]
+            manifest = (["bench"] * len(videos), videos, ["etag"] * len(videos))
+            began = _now()
+            opened = FeatureStore.open(store.url)
+            _note(times, "open", began)
+            began = _now()
+            assert opened.extents.num_rows == number
+            _note(times, "current rows", began)
+            began = _now()
+            missing = opened.missing(SPEC.fingerprint, *manifest)
+            _note(times, "anti-join", began)
+            assert missing.sum() == 100
+            began = _now()
+            opened.commit([_receipt(number)])
+            _note(times, "commit", began)
+    return {name: tuple(np.median(values, axis=0)) for name, values in times.items()}
 
 
 def _now() -> tuple[float, float]:
@@ -459,14 +477,15 @@ def _receipt(number: int) -> Receipt:
     )  # fmt: skip
 
 
-def _many_rows(url: str, rows: int) -> None:
-    """Rows as extraction writes them, appended at once."""
+def _many_rows(url: str, rows: int, is_shuffled: bool = False) -> None:
+    """Rows as extraction writes them, appended at once, videos in order of name or in none."""
     table = pa.Table.from_pylist([{**vars(_receipt(0)), "fps": "25"}], schema=CATALOG_SCHEMA).take(
         pa.array(np.zeros(rows, dtype=np.int64))
     )
     numbers = np.arange(rows)
+    videos = np.random.default_rng(0).permutation(rows) if is_shuffled else numbers
     columns = {
-        "video_id": np.char.zfill(numbers.astype("U8"), 8),
+        "video_id": np.char.zfill(videos.astype("U8"), 8),
         "attempt": np.char.add(np.char.zfill(numbers.astype("U14"), 14), "-abcdefabcdef"),
         "segment": np.char.add("segment", (numbers // 100).astype("U8")),
     }

@@ -102,6 +102,24 @@ def test_a_newer_attempt_takes_the_place_of_an_older_one(store, kit):
     assert store.done(spec.fingerprint) == {("ds", "v", "etag-2")}
 
 
+def test_missing_is_what_is_not_done(store, kit):
+    """Whatever is asked for, in any order and more than once; also of an empty or pinned store."""
+    spec = kit.spec()
+    keys = [(dataset, f"v{n}") for dataset in ("ds", "other") for n in (2, 10, 1)]
+    asked = [(*key, etag) for key in keys for etag in ("etag-1", "etag-2", "")] * 2
+    columns = list(zip(*asked, strict=True))
+    assert store.missing(spec.fingerprint, *columns).all()
+    store.commit(kit.write(store, spec, [kit.video("v2", 16 * 90, spec)], split_bytes=500))
+    version = store.commit(kit.write(store, spec, [kit.video("v10", 40, spec)]))
+    store.commit(kit.write(store, spec, [kit.video("v2", 40, spec, etag="etag-2")]))
+    for found in (store, FeatureStore.open(store.url, version=version)):
+        done = found.done(spec.fingerprint)
+        assert len(done) == 2
+        assert found.missing(spec.fingerprint, *columns).tolist() == [n not in done for n in asked]
+    assert store.missing(kit.spec("other").fingerprint, *columns).all()
+    assert not len(store.missing(spec.fingerprint, (), (), ()))
+
+
 def test_half_an_attempt_is_never_committed(store, kit):
     """A split recording is committed with all its receipts or not at all."""
     spec = kit.spec()

@@ -96,20 +96,20 @@ def make_plan(
         ConfigError: a recording's modality suits none of the encoders.
     """
     fingerprints = [encoder.spec().fingerprint for encoder in encoders]
-    done = [store.done(fingerprint) if store else set() for fingerprint in fingerprints]
     quarantine = Ledger(store.url).quarantine(fingerprints) if store else Quarantine((), ())
     if only_quarantined:
         recordings = [recording for recording in recordings if quarantine.names(recording)]
     items: list[WorkItem] = []
     unreadable: list[Failure] = []
     num_done = num_skipped = 0
-    for recording, source in zip(recordings, _stats(recordings), strict=True):
+    sources = _stats(recordings)
+    absent = _absent(store, fingerprints, recordings, sources)
+    for number, (recording, source) in enumerate(zip(recordings, sources, strict=True)):
         wanted = _suitable(recording, encoders)
         if isinstance(source, Failure):
             unreadable.append(source)
             continue
-        name = (recording.dataset, recording.video_id, source.etag)
-        missing = tuple(i for i in wanted if name not in done[i])
+        missing = tuple(i for i in wanted if absent[i][number])
         if not missing:
             num_done += 1
         elif not retry_quarantined and quarantine.holds(recording, source.etag):
@@ -151,6 +151,21 @@ def select(recordings: Sequence[Recording], only: Sequence[str]) -> tuple[Record
 def _fits(recording: Recording, wanted: str) -> bool:
     names = (recording.video_id, recording.key)
     return wanted in names or any(fnmatchcase(name, wanted) for name in names)
+
+
+def _absent(
+    store: FeatureStore | None,
+    fingerprints: Sequence[str],
+    recordings: Sequence[Recording],
+    sources: Sequence[SourceStat | Failure],
+) -> list[list[bool]]:
+    """Per encoder and recording, whether the store does not hold the present file."""
+    if store is None:
+        return [[True] * len(recordings) for _ in fingerprints]
+    datasets = [recording.dataset for recording in recordings]
+    videos = [recording.video_id for recording in recordings]
+    etags = ["" if isinstance(source, Failure) else source.etag for source in sources]
+    return [store.missing(each, datasets, videos, etags).tolist() for each in fingerprints]
 
 
 def _suitable(recording: Recording, encoders: Sequence[Encoder]) -> list[int]:

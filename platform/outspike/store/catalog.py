@@ -8,13 +8,20 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from deltalake import DeltaTable, write_deltalake
 from numpy.typing import NDArray
 
 from outspike.errors import StoreError
 from outspike.store.delta import change, read_table
 from outspike.store.layout import CATALOG, new_id
+from outspike.store.ranking import (
+    combined,
+    dense,
+    distinct,
+    is_constant,
+    ranks_of_few,
+    ranks_of_many,
+)
 
 CATALOG_SCHEMA = pa.schema(
     [
@@ -38,6 +45,10 @@ CATALOG_SCHEMA = pa.schema(
         pa.field("outspike_version", pa.string(), nullable=False),
     ]
 )
+
+_NUMBERS = ("row_start", "row_stop", "snippet_start", "snippet_stop", "num_snippets")
+#: What :class:`Extents` looks at.
+EXTENT_COLUMNS = ("fingerprint", "dataset", "video_id", "attempt", "segment", *_NUMBERS)
 
 Key = tuple[str, str]
 
@@ -170,24 +181,24 @@ class Extents:
     ``order`` sorts the rows by feature set, dataset, video, attempt and snippet; ``bounds`` are the
     positions in it at which attempts begin, with the number of rows at the end; ``whole`` says per
     attempt whether it tiles its recording. A row repeated word for word counts once. All of it is
-    vectorised: a catalog of a million rows takes seconds.
+    vectorised: a catalog of a million rows takes less than a second.
+
+    Args:
+        rows: of the catalog, with :data:`EXTENT_COLUMNS` and any others.
     """
 
     def __init__(self, rows: pa.Table) -> None:
-        self.rows = rows.combine_chunks()
-        names = ("fingerprint", "dataset", "video_id", "attempt")
-        codes = [_ranks(self.rows[name]) for name in names]
-        self._numbers = {
-            name: self.rows[name].to_numpy()
-            for name in ("row_start", "row_stop", "snippet_start", "snippet_stop", "num_snippets")
-        }
-        snippets = self._numbers
-        self.order: NDArray[np.int64] = np.lexsort(
-            (snippets["snippet_stop"], snippets["snippet_start"], *reversed(codes))
-        )
-        self.order = self.order[~self._repeated(codes)]
-        self._codes = [code[self.order] for code in codes]
-        self.bounds = _bounds(self._codes)
+        self.rows = rows
+        self._numbers = {name: rows[name].to_numpy() for name in _NUMBERS}
+        few = [ranks_of_few(rows[name]) for name in ("fingerprint", "dataset")]
+        recordings = combined([*few, ranks_of_many(rows["video_id"])])
+        self.order: NDArray[np.int64] = np.argsort(recordings)
+        self._recordings = recordings[self.order]
+        self._attempts = np.zeros(rows.num_rows, dtype=np.int64)
+        # most recordings have one row; the attempts of the others alone need comparing
+        self._order_attempts(_in_company(self._recordings))
+        self.bounds = _bounds([self._recordings, self._attempts])
+        self._is_in_place = np.array_equal(self.order, np.arange(rows.num_rows))
         self.whole = self._tiles()
 
     def broken_attempts(self) -> list[tuple[int, int]]:
@@ -200,21 +211,28 @@ class Extents:
 
         ``columns`` names those to take along; None takes all.
         """
-        first = self.bounds[:-1]
-        newest = self._newest(_group_numbers([code[first] for code in self._codes[:-1]]))
-        chosen = np.zeros(len(first), dtype=np.bool_)
+        newest = self._newest(self._recording_numbers())
+        chosen = np.zeros(len(self.whole), dtype=np.bool_)
         chosen[newest[newest >= 0]] = True
         rows = self.rows if columns is None else self.rows.select(columns)
-        return rows.take(pa.array(self.order[np.repeat(chosen, np.diff(self.bounds))]))
+        if self._is_in_place and chosen.all():
+            return rows
+        return _taken(rows, self.order[np.repeat(chosen, np.diff(self.bounds))])
 
     def superseded(self) -> list[str]:
         """Attempts, whole or not, that are older than the newest whole one of their recording."""
         first = self.bounds[:-1]
-        number = _group_numbers([code[first] for code in self._codes[:-1]])
+        number = self._recording_numbers()
         newest = self._newest(number)
         older = np.arange(len(first)) < newest[number] if len(first) else np.zeros(0, np.bool_)
         names = self.rows["attempt"].take(pa.array(self.order[first[older]]))
         return sorted(set(names.to_pylist()))
+
+    def _recording_numbers(self) -> NDArray[np.int64]:
+        """Running number of the recording and feature set of every attempt."""
+        of_attempts = self._recordings[self.bounds[:-1]]
+        bounds = _bounds([of_attempts])
+        return np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
 
     def _newest(self, number: NDArray[np.int64]) -> NDArray[np.int64]:
         """The newest whole attempt of every recording, -1 where there is none."""
@@ -223,13 +241,33 @@ class Extents:
         np.maximum.at(newest, number[whole], whole)  # attempts of a recording are in order of time
         return newest
 
-    def _repeated(self, codes: Sequence[NDArray[np.int64]]) -> NDArray[np.bool_]:
+    def _order_attempts(self, places: NDArray[np.int64]) -> None:
+        """Put the rows at some places of ``order``, those of whole recordings, in order of attempt
+        and snippet, and drop the repeated ones.
+        """
+        if not len(places):
+            return
+        rows = self.order[places]
+        attempts = ranks_of_many(self.rows["attempt"].take(pa.array(rows)))
+        snippets = [dense(self._numbers[name][rows]) for name in ("snippet_start", "snippet_stop")]
+        sort = np.argsort(combined([self._recordings[places], attempts, *snippets]))
+        self.order[places] = rows[sort]
+        self._attempts[places] = attempts[sort]
+        repeated = places[self._repeated(places)]
+        if len(repeated):
+            self.order, self._recordings, self._attempts = (
+                np.delete(values, repeated)
+                for values in (self.order, self._recordings, self._attempts)
+            )
+
+    def _repeated(self, places: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Sorted rows equal to the one before: one receipt committed by two drivers at once."""
-        same = np.zeros(len(self.order), dtype=np.bool_)
-        if len(same):
-            columns = [*codes, _ranks(self.rows["segment"]), *self._numbers.values()]
-            ordered = [column[self.order] for column in columns]
-            same[1:] = np.logical_and.reduce([column[1:] == column[:-1] for column in ordered])
+        rows = self.order[places]
+        segments = distinct(self.rows["segment"].take(pa.array(rows)))[1]
+        columns = [self._recordings[places], self._attempts[places], segments]
+        columns += [values[rows] for values in self._numbers.values()]
+        same = np.zeros(len(places), dtype=np.bool_)
+        same[1:] = np.logical_and.reduce([column[1:] == column[:-1] for column in columns])
         return same
 
     def _tiles(self) -> NDArray[np.bool_]:
@@ -238,7 +276,7 @@ class Extents:
         if not num_attempts:
             return np.zeros(0, dtype=np.bool_)
         start, stop, total, row_start, row_stop = (
-            self._numbers[name][self.order]
+            self._numbers[name] if self._is_in_place else self._numbers[name][self.order]
             for name in ("snippet_start", "snippet_stop", "num_snippets", "row_start", "row_stop")
         )
         first, last = self.bounds[:-1], self.bounds[1:] - 1
@@ -249,22 +287,6 @@ class Extents:
         whole = np.logical_and.reduceat(follows, first)
         tiled: NDArray[np.bool_] = whole & (stop[last] == total[last])
         return tiled
-
-
-def distinct(column: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int64]]:
-    """The different strings of a column, and which of them each row has."""
-    encoded = column.combine_chunks().dictionary_encode()
-    if isinstance(encoded, pa.ChunkedArray):  # more text than one array of 32-bit offsets holds
-        encoded = encoded.unify_dictionaries().combine_chunks()
-    codes = encoded.indices.to_numpy(zero_copy_only=False)
-    return encoded.dictionary, codes.astype(np.int64)
-
-
-def _ranks(column: pa.ChunkedArray) -> NDArray[np.int64]:
-    """Integers that compare like the strings of a column."""
-    words, codes = distinct(column)
-    rank: NDArray[np.int64] = pc.rank(words, tiebreaker="dense").to_numpy().astype(np.int64)
-    return rank[codes]
 
 
 def _bounds(codes: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
@@ -279,7 +301,22 @@ def _bounds(codes: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
     return np.append(np.flatnonzero(changes), size)
 
 
-def _group_numbers(codes: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
-    """Running number of the group each sorted row belongs to."""
-    bounds = _bounds(codes)
-    return np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+def _taken(rows: pa.Table, index: NDArray[np.int64]) -> pa.Table:
+    """Rows by number; a column of one and the same string is cut instead, which copies nothing."""
+    numbers = pa.array(index)
+    columns = [
+        column.slice(0, len(index))
+        if column.type == pa.string() and is_constant(column)
+        else column.take(numbers)
+        for column in rows.columns
+    ]
+    return pa.table(columns, schema=rows.schema)
+
+
+def _in_company(sorted_codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Places of sorted codes that are equal to one next to them."""
+    found = np.zeros(len(sorted_codes), dtype=np.bool_)
+    same = sorted_codes[1:] == sorted_codes[:-1]
+    found[1:] |= same
+    found[:-1] |= same
+    return np.flatnonzero(found)

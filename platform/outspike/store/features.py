@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from outspike.errors import StoreError
 from outspike.store import gather
 from outspike.store.cache import ShardCache
-from outspike.store.catalog import Key, distinct
+from outspike.store.catalog import Key
 from outspike.store.fingerprint import FeatureSetSpec
+from outspike.store.ranking import distinct
 from outspike.store.shards import OpenSegments, Rows
 
 Numbers = NDArray[np.int64]

@@ -7,8 +7,11 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable, write_deltalake
+from numpy.typing import NDArray
 
 from outspike.errors import CorruptionError, StoreError, UrlError
 from outspike.recording import Recording
@@ -16,6 +19,7 @@ from outspike.store import recordings as recordings_table
 from outspike.store.arrays import read_feature_set
 from outspike.store.catalog import (
     CATALOG_SCHEMA,
+    EXTENT_COLUMNS,
     Extents,
     Key,
     Receipt,
@@ -32,6 +36,7 @@ from outspike.store.delta import (
 )
 from outspike.store.fingerprint import FeatureSetSpec
 from outspike.store.layout import CATALOG, PINS, RECORDINGS
+from outspike.store.ranking import combined, ranks_of_few, ranks_of_many
 from outspike.store.recordings import RECORDINGS_SCHEMA
 from outspike.store.segments import SegmentWriter
 
@@ -283,12 +288,44 @@ class FeatureStore:
         """``(dataset, video_id, source_etag)`` of every recording readers would find.
 
         The etag is that of the newest whole attempt, which is the one readers use: a source that
-        changed, or changed back, is work again.
+        changed, or changed back, is work again. Of many recordings, :meth:`missing` is quicker.
         """
+        columns = (column.to_pylist() for column in self._held(fingerprint).columns)
+        return set(zip(*columns, strict=True))
+
+    def missing(
+        self,
+        fingerprint: str,
+        datasets: Sequence[str],
+        video_ids: Sequence[str],
+        source_etags: Sequence[str],
+    ) -> NDArray[np.bool_]:
+        """Anti-join: which of some recordings are not in :meth:`done`, without a set of them.
+
+        The three sequences have one entry a recording.
+        """
+        held = self._held(fingerprint)
+        asked = pa.table(
+            [pa.array(names, pa.string()) for names in (datasets, video_ids, source_etags)],
+            names=held.column_names,
+        )
+        both = pa.concat_tables([held, asked])
+        codes = combined([ranks_of_few(both["dataset"]), ranks_of_many(both["video_id"])])
+        there, wanted = codes[: held.num_rows], codes[held.num_rows :]
+        place = np.searchsorted(there, wanted)  # rows that are current are in order
+        known = np.append(there, -1)[place] == wanted
+        etags = held["source_etag"].take(pa.array(place[known]))
+        unlike = pc.not_equal(etags, asked["source_etag"].filter(pa.array(known)))
+        missing: NDArray[np.bool_] = ~known
+        missing[known] = unlike.to_numpy()
+        return missing
+
+    def _held(self, fingerprint: str) -> pa.Table:
+        """Dataset, video and etag of current rows of one feature set, in order."""
         table = open_table(self.url, CATALOG, self.version if self.is_pinned else None)
-        rows = read_table(table, CATALOG_SCHEMA.names, f"fingerprint = '{_plain(fingerprint)}'")
-        current = Extents(rows).current(("dataset", "video_id", "source_etag"))
-        return set(zip(*(column.to_pylist() for column in current.columns), strict=True))
+        columns = (*EXTENT_COLUMNS, "source_etag")
+        rows = read_table(table, columns, f"fingerprint = '{_plain(fingerprint)}'")
+        return Extents(rows).current(("dataset", "video_id", "source_etag"))
 
     def digest(self, feature_sets: Sequence[str] | None = None) -> str:
         """SHA-256 over every dataset, video, snippet, frame range and feature byte.
