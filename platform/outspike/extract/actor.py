@@ -35,8 +35,8 @@ from outspike.extract.golden import check_sample
 from outspike.extract.ledger import CHANGED, Failure, annotation_of
 from outspike.extract.metrics import StageSeconds
 from outspike.extract.plan import WorkItem
-from outspike.extract.tries import MOST_DEATHS, Tries
-from outspike.scoring.encode import Frames, RecordingFacts, encode_recording
+from outspike.extract.under_way import MOST_DEATHS, UnderWay
+from outspike.scoring.encode import Frames, Reach, RecordingFacts, encode_recording
 from outspike.store.catalog import Receipt
 from outspike.store.segments import SegmentWriter
 from outspike.store.store import FeatureStore
@@ -94,13 +94,13 @@ class Message:
 class Extractor:
     """Callable class for ``Dataset.map_batches``; encoders load their weights once."""
 
-    def __init__(self, config: ExtractConfig, tries: Tries | None = None) -> None:
-        """``tries`` counts beginnings over all actors; without it none is taken to be one of many.
+    def __init__(self, config: ExtractConfig, under_way: UnderWay | None = None) -> None:
+        """``under_way`` is of all actors; without it this one is taken to be alone.
 
         What cannot be prepared is told by the first call.
         """
         self._config = config
-        self._tries = tries
+        self._under_way = under_way
         self._fault: OutspikeError | None = None
         try:
             self._prepare(config)
@@ -152,8 +152,8 @@ class Extractor:
         for item, following in zip_longest(items, items[1:]):
             began = time.monotonic()
             try:
-                with self._counted(item):
-                    facts = self._extract(item, following)
+                with self._begun(item) as reach:
+                    facts = self._extract(item, following, reach)
             except (MediaError, DatasetError) as error:
                 yield Message(key=item.key, failure=self._failure(item, error)).to_batch()
                 continue
@@ -166,28 +166,27 @@ class Extractor:
             ).to_batch()
 
     @contextmanager
-    def _counted(self, item: WorkItem) -> Iterator[None]:
-        """Tell that a recording is begun, and that it did not take this process down.
+    def _begun(self, item: WorkItem) -> Iterator[Reach]:
+        """Tell that a recording is begun, how far it is, and that it did not take this process
+        down.
 
         Raises:
             MediaError: it has done so to others (``crashed``).
         """
-        key = item.recording.key
-        deaths = self._tries.begin(key) if self._tries else 0
-        try:
-            if deaths >= MOST_DEATHS:
+        if self._under_way is None:
+            yield lambda footage_s: None
+            return
+        with self._under_way.begun(item.recording.key) as begun:
+            if begun.deaths >= MOST_DEATHS:
                 raise MediaError(
-                    f"{item.recording.url}: {deaths} workers died while they had it; it needs more "
-                    "memory than they have, or breaks what reads it. Leave it out, or try it "
-                    "alone.",
+                    f"{item.recording.url}: {begun.deaths} workers died while they had it; it "
+                    "needs more memory than they have, or breaks what reads it. Leave it out, or "
+                    "try it alone.",
                     reason="crashed",
                 )
-            yield
-        finally:
-            if self._tries:
-                self._tries.end(key)
+            yield begun.reach
 
-    def _extract(self, item: WorkItem, following: WorkItem | None) -> RecordingFacts:
+    def _extract(self, item: WorkItem, following: WorkItem | None, reach: Reach) -> RecordingFacts:
         writers = {self._encoders[i].name: self._writers[i] for i in item.encoders}
         for writer in writers.values():
             writer.begin(item.recording, stat=item.source)
@@ -212,6 +211,7 @@ class Extractor:
                     memory_mb=self._config.decode_memory_mb,
                     video=video,
                     when_decoded=open_next,
+                    reach=reach,
                 )
             encoded_s = time.monotonic() - began - written_s - facts.waited_s
             _check_unchanged(item)

@@ -17,6 +17,7 @@ from outspike.extract.estimate import estimate
 from outspike.extract.ledger import Failure
 from outspike.extract.plan import Plan, WorkItem, make_plan, select
 from outspike.extract.stream import messages_of
+from outspike.extract.under_way import UnderWay
 from outspike.extract.watch import JobWatch
 from outspike.store.delta import table_exists
 from outspike.store.layout import CATALOG
@@ -216,12 +217,14 @@ def _pass(
     committer: Committer,
     watch: JobWatch,
 ) -> None:
+    under_way = UnderWay()  # goes away with the last who holds it
+
     def meanwhile() -> None:
         committer.flush_if_due(config.commit_every_s)
-        watch.progress.tick()
+        watch.progress.tick(under_way.standing)
 
     try:
-        for message in messages_of(config, items, meanwhile=meanwhile):
+        for message in messages_of(config, items, under_way, meanwhile=meanwhile):
             watch.take(message)
             if message.failure is not None:
                 committer.add_failures([message.failure])

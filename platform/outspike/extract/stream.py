@@ -14,7 +14,7 @@ from outspike.config import ExtractConfig
 from outspike.errors import ConfigError
 from outspike.extract.actor import Extractor, Message
 from outspike.extract.plan import WorkItem
-from outspike.extract.tries import Tries
+from outspike.extract.under_way import UnderWay
 
 _POLL_S = 0.5
 #: The most recordings an actor takes in one call; a kill costs at most the segments it has open.
@@ -22,16 +22,20 @@ _RECORDINGS_PER_CALL = 8
 
 
 def messages_of(
-    config: ExtractConfig, items: Sequence[WorkItem], *, meanwhile: Callable[[], None]
+    config: ExtractConfig,
+    items: Sequence[WorkItem],
+    under_way: UnderWay,
+    *,
+    meanwhile: Callable[[], None],
 ) -> Iterator[Message]:
     """Extract the items on the cluster and yield what the actors report, in any order.
 
-    ``meanwhile`` is called at least twice a second, also while nothing arrives. What ended the work
-    of an actor is raised here.
+    ``under_way`` tells between messages what they are at; ``meanwhile`` is called at least twice a
+    second, also while nothing arrives. What ended the work of an actor is raised here.
     """
     messages: queue.Queue[Message | BaseException | None] = queue.Queue()
     feeder = threading.Thread(
-        target=_feed, args=(config, items, messages), name="ray-data", daemon=True
+        target=_feed, args=(config, items, under_way, messages), name="ray-data", daemon=True
     )
     feeder.start()
     try:
@@ -64,12 +68,12 @@ def _next(
 def _feed(
     config: ExtractConfig,
     items: Sequence[WorkItem],
+    under_way: UnderWay,
     messages: "queue.Queue[Message | BaseException | None]",
 ) -> None:
     try:
-        tries = Tries()  # goes away with the last who holds it
         # Rows, and batches read ahead, would keep each message back until the next one is there.
-        for batch in _pipeline(config, items, tries).iter_batches(
+        for batch in _pipeline(config, items, under_way).iter_batches(
             batch_size=None, prefetch_batches=0
         ):
             for text in batch["message"]:
@@ -80,7 +84,9 @@ def _feed(
         messages.put(None)
 
 
-def _pipeline(config: ExtractConfig, items: Sequence[WorkItem], tries: Tries) -> "ray.data.Dataset":
+def _pipeline(
+    config: ExtractConfig, items: Sequence[WorkItem], under_way: UnderWay
+) -> "ray.data.Dataset":
     context = DataContext.get_current()
     context.enable_progress_bars = False  # ours counts recordings and hours, Ray's counts blocks
     logging.getLogger("ray.data").setLevel(logging.WARNING)
@@ -94,7 +100,7 @@ def _pipeline(config: ExtractConfig, items: Sequence[WorkItem], tries: Tries) ->
         override_num_blocks=math.ceil(len(items) / per_call),
     ).map_batches(
         Extractor,
-        fn_constructor_args=(config, tries),
+        fn_constructor_args=(config, under_way),
         batch_size=per_call,
         # One call at a time: an actor that is up first must not queue what another could begin.
         compute=ActorPoolStrategy(

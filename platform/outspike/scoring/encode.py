@@ -26,6 +26,8 @@ from outspike.video.probe import VideoInfo, probe
 
 Frames = NDArray[np.int64]
 Emit = Callable[[str, NDArray[np.floating], Frames, Frames], None]
+Reach = Callable[[float], None]
+"""Takes seconds of footage that are done."""
 
 #: No event for this long means a broken clock; following it would make millions of empty rows.
 MAX_SILENCE_S = 6 * 3600
@@ -65,6 +67,7 @@ def encode_recording(
     memory_mb: int = 4096,
     video: IsolatedVideo | None = None,
     when_decoded: Callable[[], None] = lambda: None,
+    reach: Reach = lambda footage_s: None,
 ) -> RecordingFacts:
     """Decode a recording once and give its feature rows to ``emit`` as they are completed.
 
@@ -72,9 +75,9 @@ def encode_recording(
     in the dtype of its feature set. Rows emitted before an error is raised are provisional: the
     caller drops them. With ``isolate`` a video is decoded in a child process under ``timeout_s``
     and ``memory_mb``; ``video`` is one that was opened before, with limits of its own, and
-    ``when_decoded`` is called once the last frame of a video has come. Event times become frames
-    at the recording's ``fps``, or at that of UCF-Crime-DVS where it gives none, from the stated
-    start of the file, else its first event.
+    ``when_decoded`` is called once the last frame of a video has come, and ``reach`` after every
+    piece. Event times become frames at the recording's ``fps``, or at that of UCF-Crime-DVS where
+    it gives none, from the stated start of the file, else its first event.
 
     Raises:
         MediaError: the recording cannot be read or encoded; ``reason`` says why.
@@ -94,8 +97,8 @@ def encode_recording(
     if recording.modality == "video":
         if video is None and isolate:
             video = IsolatedVideo(recording.url, timeout_s=timeout_s, memory_mb=memory_mb)
-        return _encode_video(recording, encoders, emit, video, when_decoded)
-    return _encode_events(recording, encoders, emit)
+        return _encode_video(recording, encoders, emit, video, when_decoded, reach)
+    return _encode_events(recording, encoders, emit, reach)
 
 
 # --------------------------------------------------------------------------------- videos
@@ -107,12 +110,13 @@ def _encode_video(
     emit: Emit,
     video: IsolatedVideo | None,
     when_decoded: Callable[[], None],
+    reach: Reach,
 ) -> RecordingFacts:
     with _opened_video(recording.url, video) as (info, chunks):
         width, height = info.display_size
         source = SourceInfo(modality="video", width=width, height=height, fps=info.fps)
         fan_out = _FanOut(recording, encoders, source, emit)
-        num_frames, waited_s = _push_all(chunks, fan_out)
+        num_frames, waited_s = _push_all(chunks, fan_out, reach)
     when_decoded()
     return replace(fan_out.finish(num_frames), waited_s=waited_s)
 
@@ -129,13 +133,14 @@ def _opened_video(
         yield info, decode(url, chunk_frames=_chunk_frames(info))
 
 
-def _push_all(chunks: Iterator[FrameChunk], fan_out: "_FanOut") -> tuple[int, float]:
+def _push_all(chunks: Iterator[FrameChunk], fan_out: "_FanOut", reach: Reach) -> tuple[int, float]:
     """Number of frames, and seconds waited for them; no chunk is held on to afterwards."""
     num_frames, waited_s, asked = 0, 0.0, time.monotonic()
     for chunk in chunks:
         waited_s += time.monotonic() - asked
         fan_out.push(chunk)
         num_frames += len(chunk.frames)
+        reach(fan_out.seconds(num_frames))
         asked = time.monotonic()
     return num_frames, waited_s
 
@@ -148,7 +153,9 @@ def _chunk_frames(info: VideoInfo) -> int:
 # --------------------------------------------------------------------------------- events
 
 
-def _encode_events(recording: Recording, encoders: Sequence[Encoder], emit: Emit) -> RecordingFacts:
+def _encode_events(
+    recording: Recording, encoders: Sequence[Encoder], emit: Emit, reach: Reach
+) -> RecordingFacts:
     reader = open_events(recording.url, size=recording.size)
     chunks = (chunk for chunk in reader.chunks() if len(chunk))
     first = next(chunks, None)
@@ -162,6 +169,7 @@ def _encode_events(recording: Recording, encoders: Sequence[Encoder], emit: Emit
             _check_silence(recording, end_us, chunk.t)
             fan_out.push(chunk)
             end_us = max(end_us, int(chunk.t.max()))
+            reach((end_us - source.event_clock.anchor_us) / 1e6)
         if reader.info.duration_us is not None:
             stated_us = source.event_clock.anchor_us + reader.info.duration_us - 1
             _check_silence(recording, end_us, np.array([stated_us], dtype=np.int64))
@@ -227,6 +235,9 @@ class _FanOut:
         ]
         self._dtypes = {encoder.name: np.dtype(encoder.spec().dtype) for encoder in encoders}
         self._num_rows = {encoder.name: 0 for encoder in encoders}
+
+    def seconds(self, num_frames: int) -> float:
+        return float(num_frames / self._source.fps)
 
     def push(self, piece: Piece) -> None:
         for encoder, stream in self._streams:
