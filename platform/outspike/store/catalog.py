@@ -15,6 +15,7 @@ from outspike.errors import StoreError
 from outspike.store.delta import change, read_table
 from outspike.store.layout import CATALOG, new_id
 from outspike.store.ranking import (
+    Codes,
     combined,
     dense,
     distinct,
@@ -47,8 +48,10 @@ CATALOG_SCHEMA = pa.schema(
 )
 
 _NUMBERS = ("row_start", "row_stop", "snippet_start", "snippet_stop", "num_snippets")
-#: What :class:`Extents` looks at.
-EXTENT_COLUMNS = ("fingerprint", "dataset", "video_id", "attempt", "segment", *_NUMBERS)
+#: What :class:`Extents` looks at, of rows that are ranked by recording already.
+ATTEMPT_COLUMNS = ("attempt", "segment", *_NUMBERS)
+#: What it looks at of other rows.
+EXTENT_COLUMNS = ("fingerprint", "dataset", "video_id", *ATTEMPT_COLUMNS)
 
 Key = tuple[str, str]
 
@@ -185,20 +188,21 @@ class Extents:
 
     Args:
         rows: of the catalog, with :data:`EXTENT_COLUMNS` and any others.
+        recordings: integers that compare like the feature set, dataset and video of the rows, of
+            which :data:`ATTEMPT_COLUMNS` are then enough; None makes them.
     """
 
-    def __init__(self, rows: pa.Table) -> None:
+    def __init__(self, rows: pa.Table, recordings: Codes | None = None) -> None:
         self.rows = rows
         self._numbers = {name: rows[name].to_numpy() for name in _NUMBERS}
-        few = [ranks_of_few(rows[name]) for name in ("fingerprint", "dataset")]
-        recordings = combined([*few, ranks_of_many(rows["video_id"])])
+        if recordings is None:
+            recordings = combined([ranks_of_few(rows["fingerprint"]), recording_ranks(rows)])
         self.order: NDArray[np.int64] = np.argsort(recordings)
         self._recordings = recordings[self.order]
         self._attempts = np.zeros(rows.num_rows, dtype=np.int64)
         # most recordings have one row; the attempts of the others alone need comparing
         self._order_attempts(_in_company(self._recordings))
         self.bounds = _bounds([self._recordings, self._attempts])
-        self._is_in_place = np.array_equal(self.order, np.arange(rows.num_rows))
         self.whole = self._tiles()
 
     def broken_attempts(self) -> list[tuple[int, int]]:
@@ -211,13 +215,18 @@ class Extents:
 
         ``columns`` names those to take along; None takes all.
         """
+        rows = self.rows if columns is None else self.rows.select(columns)
+        index = self.current_index()
+        if np.array_equal(index, np.arange(rows.num_rows)):
+            return rows  # as they lie
+        return _taken(rows, index)
+
+    def current_index(self) -> NDArray[np.int64]:
+        """Which of the rows :meth:`current` gives."""
         newest = self._newest(self._recording_numbers())
         chosen = np.zeros(len(self.whole), dtype=np.bool_)
         chosen[newest[newest >= 0]] = True
-        rows = self.rows if columns is None else self.rows.select(columns)
-        if self._is_in_place and chosen.all():
-            return rows
-        return _taken(rows, self.order[np.repeat(chosen, np.diff(self.bounds))])
+        return self.order[np.repeat(chosen, np.diff(self.bounds))]
 
     def superseded(self) -> list[str]:
         """Attempts, whole or not, that are older than the newest whole one of their recording."""
@@ -276,7 +285,7 @@ class Extents:
         if not num_attempts:
             return np.zeros(0, dtype=np.bool_)
         start, stop, total, row_start, row_stop = (
-            self._numbers[name] if self._is_in_place else self._numbers[name][self.order]
+            self._numbers[name][self.order]
             for name in ("snippet_start", "snippet_stop", "num_snippets", "row_start", "row_stop")
         )
         first, last = self.bounds[:-1], self.bounds[1:] - 1
@@ -287,6 +296,12 @@ class Extents:
         whole = np.logical_and.reduceat(follows, first)
         tiled: NDArray[np.bool_] = whole & (stop[last] == total[last])
         return tiled
+
+
+def recording_ranks(rows: pa.Table) -> Codes:
+    """Integers from 0 without gaps that compare like ``dataset`` and ``video_id`` of any rows."""
+    datasets, videos = ranks_of_few(rows["dataset"]), ranks_of_many(rows["video_id"])
+    return dense(combined([datasets, videos])) if datasets.any() else videos
 
 
 def _bounds(codes: Sequence[NDArray[Any]]) -> NDArray[np.int64]:

@@ -18,12 +18,14 @@ from outspike.recording import Recording
 from outspike.store import recordings as recordings_table
 from outspike.store.arrays import read_feature_set
 from outspike.store.catalog import (
+    ATTEMPT_COLUMNS,
     CATALOG_SCHEMA,
     EXTENT_COLUMNS,
     Extents,
     Key,
     Receipt,
     append_attempts,
+    recording_ranks,
     remove_attempts,
 )
 from outspike.store.delta import (
@@ -36,7 +38,6 @@ from outspike.store.delta import (
 )
 from outspike.store.fingerprint import FeatureSetSpec
 from outspike.store.layout import CATALOG, PINS, RECORDINGS
-from outspike.store.ranking import combined, ranks_of_few, ranks_of_many
 from outspike.store.recordings import RECORDINGS_SCHEMA
 from outspike.store.segments import SegmentWriter
 
@@ -290,8 +291,9 @@ class FeatureStore:
         The etag is that of the newest whole attempt, which is the one readers use: a source that
         changed, or changed back, is work again. Of many recordings, :meth:`missing` is quicker.
         """
-        columns = (column.to_pylist() for column in self._held(fingerprint).columns)
-        return set(zip(*columns, strict=True))
+        rows = self._rows_of(fingerprint, (*EXTENT_COLUMNS, "source_etag"))
+        current = Extents(rows).current(("dataset", "video_id", "source_etag"))
+        return set(zip(*(column.to_pylist() for column in current.columns), strict=True))
 
     def missing(
         self,
@@ -304,28 +306,26 @@ class FeatureStore:
 
         The three sequences have one entry a recording.
         """
-        held = self._held(fingerprint)
-        asked = pa.table(
-            [pa.array(names, pa.string()) for names in (datasets, video_ids, source_etags)],
-            names=held.column_names,
-        )
-        both = pa.concat_tables([held, asked])
-        codes = combined([ranks_of_few(both["dataset"]), ranks_of_many(both["video_id"])])
-        there, wanted = codes[: held.num_rows], codes[held.num_rows :]
-        place = np.searchsorted(there, wanted)  # rows that are current are in order
-        known = np.append(there, -1)[place] == wanted
-        etags = held["source_etag"].take(pa.array(place[known]))
-        unlike = pc.not_equal(etags, asked["source_etag"].filter(pa.array(known)))
+        names = ("dataset", "video_id", "source_etag")
+        rows = self._rows_of(fingerprint, (*names, *ATTEMPT_COLUMNS))
+        given = (datasets, video_ids, source_etags)
+        asked = pa.table([pa.array(each, pa.string()) for each in given], names=names)
+        ranks = recording_ranks(pa.concat_tables([rows.select(names), asked]))
+        there, wanted = ranks[: rows.num_rows], ranks[rows.num_rows :]
+        current = Extents(rows, there).current_index()
+        row_of = np.full(int(ranks.max(initial=-1)) + 1, -1)
+        row_of[there[current]] = current
+        row = row_of[wanted]
+        known = row >= 0
+        etags = rows["source_etag"].take(pa.array(row[known]))
+        changed = pc.not_equal(etags, asked["source_etag"].filter(pa.array(known)))
         missing: NDArray[np.bool_] = ~known
-        missing[known] = unlike.to_numpy()
+        missing[known] = changed.to_numpy()
         return missing
 
-    def _held(self, fingerprint: str) -> pa.Table:
-        """Dataset, video and etag of current rows of one feature set, in order."""
+    def _rows_of(self, fingerprint: str, columns: Sequence[str]) -> pa.Table:
         table = open_table(self.url, CATALOG, self.version if self.is_pinned else None)
-        columns = (*EXTENT_COLUMNS, "source_etag")
-        rows = read_table(table, columns, f"fingerprint = '{_plain(fingerprint)}'")
-        return Extents(rows).current(("dataset", "video_id", "source_etag"))
+        return read_table(table, columns, f"fingerprint = '{_plain(fingerprint)}'")
 
     def digest(self, feature_sets: Sequence[str] | None = None) -> str:
         """SHA-256 over every dataset, video, snippet, frame range and feature byte.
