@@ -247,6 +247,7 @@ def test_other_settings_work_too():
         ({"cell": 16}, "1 to 15"),
         ({"event_threshold": 0.0}, "positive"),
         ({"thresholds": (0.1, 0.1, 0.2, 0.3)}, "rising"),
+        ({"thresholds": (0.1, 0.2, 0.3, 2000.0)}, "lower them"),
         ({"lags": (4, 2, 1)}, "lags rise"),
         ({"time_bins": 1}, "time bins"),
     ],

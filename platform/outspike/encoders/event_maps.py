@@ -21,6 +21,8 @@ from outspike.errors import ConfigError
 _ONE = 1 << 16
 #: Mean grey levels are kept to a 256th before the logarithm, which is read from a table.
 _GREY_STEPS = 256
+#: No offset above zero that a float holds lets 255 grey levels change the logarithm by as much.
+_LARGEST_CHANGE = 1000.0
 #: Base cells along one side of a cell of motion, and of a coarse cell.
 MOTION_CELLS, COARSE_CELLS = 2, 6
 #: Unit steps (down, right); direction ``i + 4`` is opposite to direction ``i``.
@@ -70,6 +72,11 @@ class PyramidConfig:
                 f"offset={self.offset}, event_threshold={self.event_threshold}, "
                 f"contrast={self.contrast}, thresholds={self.thresholds}: all must be positive and "
                 "the thresholds rising."
+            )
+        if self.thresholds[-1] > _LARGEST_CHANGE:
+            raise ConfigError(
+                f"thresholds={self.thresholds}: log intensity never changes by more than "
+                f"{_LARGEST_CHANGE:g}; lower them."
             )
         whole = (*self.lags, *self.steps)
         if min(whole) < 1 or self.time_bins < 2 or list(self.lags) != sorted(set(self.lags)):
@@ -158,7 +165,7 @@ class ChangeCounter:
         size = (config.height, config.width)
         self._recent: deque[NDArray[np.int32]] = deque(maxlen=config.lags[-1])
         self._signs = np.zeros(size, dtype=np.int8)
-        self._thresholds = np.array([round(_ONE * v) for v in config.thresholds], dtype=np.int64)
+        self._thresholds = np.array([round(_ONE * v) for v in config.thresholds], dtype=np.int32)
         self._event_threshold = round(_ONE * config.event_threshold)
         self._moves = np.array(
             [(s * down, s * right) for s in config.steps for down, right in DIRECTIONS],
