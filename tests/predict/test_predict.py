@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from outspike.config import PredictConfig
 from outspike.datasets import load
 from outspike.encoders.catalog import build as build_encoder
 from outspike.errors import CheckpointError, ConfigError, DatasetError, RegistryError
+from outspike.predict import scorer
 from outspike.predict.run import PredictResult, describe, predict
 from outspike.predict.scorer import Prediction, Scorer
 from outspike.recording import Recording
@@ -153,6 +155,21 @@ def test_one_file_is_enough(bundle: Path, tmp_path: Path, write_video: Callable[
         "door.mp4",
         "door.png",
     ]
+
+
+def test_a_long_recording_shows_that_it_moves(
+    bundle: Path,
+    tmp_path: Path,
+    write_video: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Lines while it is read, here without the ten seconds between them."""
+    monkeypatch.setattr(scorer, "_TELL_EVERY_S", 0.0)
+    video = write_video(tmp_path / "in" / "door.mp4", 6)
+    with caplog.at_level(logging.INFO):
+        predict(config_of(bundle, video, tmp_path / "out"))
+    assert any(text.startswith("door: 0.00 hours read, ") for text in caplog.messages)
 
 
 def test_s3_in_and_out(

@@ -121,6 +121,19 @@ def test_event_recordings_are_cut_on_their_clock(tmp_path):
         np.testing.assert_array_equal(collected.start["event-pyramid"], start)
 
 
+def test_footage_is_told_piece_by_piece_up_to_the_whole_length(tmp_path):
+    """What a job shows of a recording that takes hours rises, and ends at its length."""
+    video = make_video(tmp_path / "video.mp4", 150)
+    events = make_event_recording(tmp_path / "anchored.raw", make_events(), anchor_us=100_000)
+    for recording, length_s in ((video, 150 / 25), (events, 2.4)):
+        told = []
+        encode_recording(recording, [EventPyramid()], emit=Collected(), reach=told.append)
+        assert told == sorted(told)
+        assert told[-1] == pytest.approx(length_s)
+        if recording is video:
+            assert len(told) > 2
+
+
 def test_a_known_duration_keeps_the_silence_at_the_end(tmp_path):
     """A recording that says how long it is has rows for the time after its last event."""
     recording = make_event_recording(

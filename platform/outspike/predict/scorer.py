@@ -1,6 +1,7 @@
 """One recording after another through one model; what a bad one is told by."""
 
 import json
+import logging
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,6 +15,10 @@ from outspike.predict.write import intervals, write_prediction
 from outspike.recording import Recording
 from outspike.scoring.bundle import Bundle
 from outspike.scoring.score import score_recording
+
+logger = logging.getLogger(__name__)
+
+_TELL_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +82,7 @@ class Scorer:
             self._bundle,
             timeout_s=config.decode_timeout_s,
             memory_mb=config.decode_memory_mb,
+            reach=_Reached(recording.video_id),
         )
         write_prediction(
             recording,
@@ -92,6 +98,23 @@ class Scorer:
             "highest": float(scores.scores.max()),
             "num_intervals": len(intervals(scores, config.threshold)),
         }
+
+
+class _Reached:
+    """A line every 10 s while a long recording is read."""
+
+    def __init__(self, video_id: str) -> None:
+        self._video_id = video_id
+        self._began = self._told = time.monotonic()
+
+    def __call__(self, footage_s: float) -> None:
+        now = time.monotonic()
+        if now - self._told >= _TELL_EVERY_S:
+            self._told = now
+            speed = footage_s / (now - self._began)
+            logger.info(
+                "%s: %.2f hours read, %.1fx real time", self._video_id, footage_s / 3600, speed
+            )
 
 
 def _reason(error: OutspikeError) -> str:

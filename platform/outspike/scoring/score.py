@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from outspike.datasets import load
 from outspike.detectors.bags import collate
 from outspike.detectors.base import Detector
-from outspike.encoders.base import Encoder
 from outspike.encoders.threads import fixed_threads
 from outspike.errors import AlignmentError, DatasetError
 from outspike.recording import Recording
 from outspike.scoring.bundle import Bundle
-from outspike.scoring.encode import RecordingFacts, encode_recording
+from outspike.scoring.encode import Reach, RecordingFacts, encode_recording
 from outspike.scoring.scores import VideoScores
 from outspike.store.bags import Bag
 
@@ -48,8 +47,9 @@ def score_recording(
     isolate: bool = True,
     timeout_s: float = 3600.0,
     memory_mb: int = 4096,
+    reach: Reach = lambda footage_s: None,
 ) -> VideoScores:
-    """Decode, encode and score one recording.
+    """Decode, encode and score one recording; ``reach`` hears of the footage that is read.
 
     Raises:
         MediaError: the recording cannot be read or encoded.
@@ -57,8 +57,17 @@ def score_recording(
     """
     detector = bundle.detector
     encoders = [e for e in bundle.built_encoders if e.name in detector.feature_sets]
-    bag = _encode_bag(recording, encoders, isolate, timeout_s, memory_mb)
-    return score_bags(detector, [bag])[0]
+    collected = _Collected()
+    facts = encode_recording(
+        recording,
+        encoders,
+        emit=collected.emit,
+        isolate=isolate,
+        timeout_s=timeout_s,
+        memory_mb=memory_mb,
+        reach=reach,
+    )
+    return score_bags(detector, [collected.bag(recording, facts)])[0]
 
 
 def score_url(url: str, bundle: Bundle) -> VideoScores:
@@ -146,22 +155,3 @@ class _Collected:
             group=recording.group,
             split=recording.split,
         )
-
-
-def _encode_bag(
-    recording: Recording,
-    encoders: list[Encoder],
-    isolate: bool,
-    timeout_s: float,
-    memory_mb: int,
-) -> Bag:
-    collected = _Collected()
-    facts = encode_recording(
-        recording,
-        encoders,
-        emit=collected.emit,
-        isolate=isolate,
-        timeout_s=timeout_s,
-        memory_mb=memory_mb,
-    )
-    return collected.bag(recording, facts)
