@@ -154,20 +154,36 @@ def _ms(form: Loop, steps: int) -> float:
     return 1000 * (time.perf_counter() - began) / steps
 
 
-def training(folder: Path, steps: int = 60) -> None:
-    """Steps of MSF on one thread, and how long they wait for their bags."""
-    print("\n| MSF training | step | waiting for bags |\n|---|---:|---:|")
-    for name, prefetch in (("read when needed", 0), ("two batches ahead", 2)):
-        config = dataclasses.replace(config_of(folder), compute=ComputeConfig(prefetch=prefetch))
-        plan = make_plan(config)
-        source, learner = TrainingBags(plan), Learner(config, world=World())
-        for _ in learner.steps(source, start=0, stop=10):  # compiles, fills caches
-            pass
-        before, began = learner.waited_s, time.perf_counter()
-        for _ in learner.steps(source, start=10, stop=10 + steps):
-            pass
-        seconds, waited = time.perf_counter() - began, learner.waited_s - before
-        print(f"| {name} | {1000 * seconds / steps:.1f} ms | {100 * waited / seconds:.2f} % |")
+def training(folder: Path, rounds: int, steps: int = 30) -> None:
+    """Steps of MSF on one thread, and how long they wait for their bags; forms take turns."""
+    forms = {
+        name: _taught(folder, ahead) for name, ahead in (("read when needed", 0), ("two ahead", 2))
+    }
+    times: dict[str, list[float]] = {name: [] for name in forms}
+    waits: dict[str, list[float]] = {name: [] for name in forms}
+    for turn in range(1, rounds + 1):
+        for name, (learner, source) in forms.items():
+            before, began = learner.waited_s, time.perf_counter()
+            for _ in learner.steps(source, start=turn * steps, stop=(turn + 1) * steps):
+                pass
+            seconds = time.perf_counter() - began
+            times[name].append(1000 * seconds / steps)
+            waits[name].append(100 * (learner.waited_s - before) / seconds)
+    first = next(iter(times.values()))
+    print("\n| MSF training | step | faster | waiting for bags |\n|---|---:|---:|---:|")
+    for name, own in times.items():
+        faster = statistics.median(a / b for a, b in zip(first, own, strict=True))
+        step, wait = statistics.median(own), statistics.median(waits[name])
+        print(f"| {name} | {step:.1f} ms | x{faster:.2f} | {wait:.2f} % |")
+
+
+def _taught(folder: Path, prefetch: int) -> tuple[Learner, TrainingBags]:
+    """A learner and its bags, compiled and with full caches."""
+    config = dataclasses.replace(config_of(folder), compute=ComputeConfig(prefetch=prefetch))
+    source, learner = TrainingBags(make_plan(config)), Learner(config, world=World())
+    for _ in learner.steps(source, start=0, stop=10):
+        pass
+    return learner, source
 
 
 def main() -> None:
@@ -185,7 +201,7 @@ def main() -> None:
             if part == "batches":
                 batches(folder, options.rounds)
             else:
-                training(folder)
+                training(folder, options.rounds)
 
 
 if __name__ == "__main__":
