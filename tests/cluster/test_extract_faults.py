@@ -143,10 +143,10 @@ root, url, poison = sys.argv[1:]
 class Fragile(Extractor):
     poison = poison
 
-    def _extract(self, item, following):
+    def _extract(self, item, *rest):
         if item.recording.video_id == self.poison:
             os._exit(1)
-        return super()._extract(item, following)
+        return super()._extract(item, *rest)
 
 stream.Extractor = Fragile
 data, store = DataConfig(dataset="folder", root=root), StoreConfig(url=url)
