@@ -65,3 +65,14 @@ def test_whole_lines_go_past_the_caches(monkeypatch):
     strided, _ = room((1, 1, 3, 32, 64), 0)
     cutting.cut_through_table(pictures, TABLE, corners, strided[..., ::2])
     assert taken == ["lines", "values", "values", "values"]
+
+
+@pytest.mark.parametrize("corner", [(-1, 0), (0, -1), (9, 0), (0, 9)])
+def test_a_crop_over_the_edge_is_refused(corner):
+    """Stores past the caches check no bounds themselves."""
+    batch, whole = room((1, 1, 3, 32, 32), 0)
+    with pytest.raises(ValueError, match="inside"):
+        cutting.cut_through_table(
+            np.zeros((1, 40, 40, 3), np.uint8), TABLE, np.array([corner]), batch
+        )
+    assert np.isinf(whole).all()

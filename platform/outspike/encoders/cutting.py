@@ -30,7 +30,13 @@ def cut_through_table(
 
     ``table [3, 256]`` gives the value of each level of each colour; ``corners [k, 2]`` are top and
     left. Where the batch has twice as many crops the second half are the first ones mirrored.
+
+    Raises:
+        ValueError: a crop reaches over the picture's edge.
     """
+    most = np.array(pictures.shape[1:3]) - batch.shape[4]
+    if (corners < 0).any() or (corners > most).any():  # stores past the caches check no bounds
+        raise ValueError(f"crops at {corners.tolist()} do not lie inside {pictures.shape[1:3]}")
     in_lines = batch.ctypes.data % _LINE_BYTES == 0 and batch.shape[4] % _LINE == 0
     if COMPILED and in_lines and batch.flags.c_contiguous:
         _stream_crops(pictures, table, corners, batch)
