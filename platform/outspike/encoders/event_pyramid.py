@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from outspike.encoders.base import Encoder, EncoderStream, Piece, Rows, SourceInfo, WindowedStream
 from outspike.encoders.event_columns import columns, num_columns
-from outspike.encoders.event_input import frames_in_order
+from outspike.encoders.event_input import by_frame
 from outspike.encoders.event_maps import (
     ChangeCounter,
     EventChange,
@@ -24,6 +24,7 @@ from outspike.encoders.event_maps import (
     PyramidConfig,
 )
 from outspike.encoders.frames import working_grey
+from outspike.encoders.kernels import add_signs
 from outspike.events.columns import Events
 from outspike.recording import Modality
 from outspike.timebase import SnippetGrid
@@ -118,16 +119,9 @@ class _EventStream(_CountStream):
     def items(self, piece: Piece) -> Iterator[FrameCounts]:
         """Counts of every frame that ended before the last event of this piece."""
         assert isinstance(piece, Events)
-        if len(piece) == 0:
-            return
-        frames, order = frames_in_order(piece, self._source, self._frame)
-        pixels = (piece.y.astype(np.int64) * self._source.width + piece.x)[order]
-        signs = np.where(piece.p != 0, np.int32(1), np.int32(-1))[order]
-        borders = np.flatnonzero(np.diff(frames)) + 1
-        starts = [0, *borders.tolist()]
-        for first, last in zip(starts, [*starts[1:], len(frames)], strict=True):
-            yield from self._advance(int(frames[first]))
-            np.add.at(self._open.reshape(-1), pixels[first:last], signs[first:last])
+        for frame, events in by_frame(piece, self._source, self._frame):
+            yield from self._advance(frame)
+            add_signs(events.x, events.y, events.p, self._open)
 
     def last_items(self, num_frames: int) -> Iterator[FrameCounts]:
         """Counts of the frames from the last event's on."""

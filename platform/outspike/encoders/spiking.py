@@ -18,7 +18,8 @@ from torch.nn import functional
 from outspike.config import EncoderConfig
 from outspike.encoders.base import Encoder, EncoderStream, Piece, Rows, SourceInfo
 from outspike.encoders.clip_weights import digest
-from outspike.encoders.event_input import frames_in_order
+from outspike.encoders.event_input import by_frame
+from outspike.encoders.kernels import add_counts
 from outspike.encoders.spiking_neurons import SpikingNetwork
 from outspike.encoders.threads import fixed_threads
 from outspike.errors import AlignmentError, ConfigError
@@ -144,19 +145,11 @@ class _StepHistograms(EncoderStream):
     def push(self, piece: Piece) -> Rows:
         """Rows of the snippets that ended before the last event of this piece."""
         assert isinstance(piece, Events)
-        if len(piece) == 0:
-            return self._join([])
-        frames, order = frames_in_order(piece, self._source, self._step * self._step_frames)
-        steps = frames // self._step_frames
-        pixels = self._pixels(piece)[order]
         done: list[Rows] = []
-        borders = np.flatnonzero(np.diff(steps)) + 1
-        starts = [0, *borders.tolist()]
-        for first, last in zip(starts, [*starts[1:], len(frames)], strict=True):
-            done.extend(self._advance(int(steps[first])))
-            counted = np.bincount(pixels[first:last], minlength=self._counts.size)
-            self._counts += counted.reshape(self._counts.shape)
-        self._last_frame = max(self._last_frame, int(frames[-1]))
+        for frame, events in by_frame(piece, self._source, self._step * self._step_frames):
+            done.extend(self._advance(frame // self._step_frames))
+            add_counts(events.x, events.y, events.p, self._counts)
+            self._last_frame = max(self._last_frame, frame)
         return self._join(done)
 
     def finish(self, num_frames: int) -> Rows:
@@ -186,12 +179,6 @@ class _StepHistograms(EncoderStream):
         self._row += 1
         self._pending = []
         return row
-
-    def _pixels(self, events: Events) -> NDArray[np.int64]:
-        polarity = (events.p != 0).astype(np.int64)
-        line = polarity * self._source.height + events.y
-        pixels: NDArray[np.int64] = line * self._source.width + events.x
-        return pixels
 
     def _empty(self) -> NDArray[np.int64]:
         return np.zeros((2, self._source.height, self._source.width), dtype=np.int64)
