@@ -31,8 +31,9 @@ _GROWTH_MB = 40
 _MOST_OBJECT_STORE_BYTES = 100_000
 _TIMEOUT_S = 1800 * max(1.0, LONG)
 
-#: A whole job of one recording on a Ray of its own. Peaks are the system's (VmHWM); what went
-#: through the object store since Ray began is told by no public call, so this asks the node itself.
+#: A whole job on a Ray of its own, of one recording or of several by other names. Peaks are the
+#: system's (VmHWM); what went through the object store since Ray began is told by no public call,
+#: so this asks the node itself.
 _JOB = """
 import json, sys, threading
 from contextlib import suppress
@@ -45,14 +46,16 @@ from outspike.datasets.manifest import Manifest
 from outspike.extract.run import extract
 from outspike.recording import Recording
 
-url, modality, store = sys.argv[1:]
+url, modality, store, number = sys.argv[1:]
 config = ExtractConfig(
     store=StoreConfig(url=store),
     encoders=(EncoderConfig(kind="event-pyramid"),),
     num_actors=1,
     decode_timeout_s=86400.0,
 )
-recording = Recording(dataset="d", video_id="long", url=url, modality=modality)
+recordings = tuple(
+    Recording(dataset="d", video_id=f"{i}", url=url, modality=modality) for i in range(int(number))
+)
 peaks = {"actor_mb": 0.0, "child_mb": 0.0}
 over = threading.Event()
 
@@ -76,10 +79,10 @@ def watch():
 with ray_session(2):
     watcher = threading.Thread(target=watch)
     watcher.start()
-    result = extract(config, Manifest(name="d", split="all", recordings=(recording,)))
+    result = extract(config, Manifest(name="d", split="all", recordings=recordings))
     over.set()
     watcher.join()
-    assert result.new == 1, result.table()
+    assert result.new == len(recordings), result.table()
     (node,) = ray.nodes()
     told = node_stats(node["NodeManagerAddress"], node["NodeManagerPort"]).store_stats
 print(json.dumps(peaks | {
@@ -90,11 +93,14 @@ print(json.dumps(peaks | {
 """
 
 
-def extracted(path: Path, modality: str, repository: Path, folder: Path) -> dict[str, float]:
-    """Peak memory and counts of a job over one recording."""
+def extracted(
+    path: Path, modality: str, repository: Path, folder: Path, number: int = 1
+) -> dict[str, float]:
+    """Peak memory and counts of a job over one recording, or over it by several names."""
+    store = str(folder / f"store-{path.stem}-{number}")
     own = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     done = subprocess.run(
-        [sys.executable, "-c", _JOB, str(path), modality, str(folder / f"store-{path.stem}")],
+        [sys.executable, "-c", _JOB, str(path), modality, store, str(number)],
         env=own | {"PYTHONPATH": str(repository / "platform"), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -178,3 +184,12 @@ def test_memory_is_constant_in_the_number_of_events(repository: Path, tmp_path: 
         found.append(extracted(path, "events", repository, tmp_path))
         path.unlink()
     check_constant(*found)
+
+
+def test_the_object_store_holds_less_than_a_kilobyte_a_recording(
+    repository: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "short.mp4"
+    long_video(path, 25, tmp_path / "second.mp4")
+    one, many = (extracted(path, "video", repository, tmp_path, number) for number in (1, 40))
+    assert 0 < many["object_store_bytes"] - one["object_store_bytes"] < 39_000
