@@ -284,8 +284,9 @@ class Extents:
         num_attempts = len(self.bounds) - 1
         if not num_attempts:
             return np.zeros(0, dtype=np.bool_)
+        is_in_place = np.array_equal(self.order, np.arange(self.rows.num_rows))
         start, stop, total, row_start, row_stop = (
-            self._numbers[name][self.order]
+            self._numbers[name] if is_in_place else self._numbers[name][self.order]
             for name in ("snippet_start", "snippet_stop", "num_snippets", "row_start", "row_stop")
         )
         first, last = self.bounds[:-1], self.bounds[1:] - 1

@@ -137,7 +137,12 @@ def read_table(
     """
     wanted = list(columns) if columns is not None else None
     try:
-        found = pa.table(table.scan(columns=wanted, predicate=predicate))
+        batches = pa.RecordBatchReader.from_stream(table.scan(columns=wanted, predicate=predicate))
+        plain = [
+            pa.field(f.name, pa.string() if f.type == pa.string_view() else f.type)
+            for f in batches.schema
+        ]
+        return batches.cast(pa.schema(plain)).read_all()  # a batch at a time, in the same memory
     except _LIBRARY_ERRORS as error:
         text = _text(error)
         if "Object at location" in text and "not found" in text:
@@ -147,11 +152,6 @@ def read_table(
                 "--keep. Open a newer one."
             ) from error
         raise StoreError(f"{table.table_uri} cannot be read: {text}") from error
-    plain = [
-        pa.field(f.name, pa.string() if f.type == pa.string_view() else f.type)
-        for f in found.schema
-    ]
-    return found.cast(pa.schema(plain))
 
 
 def change(store_url: str, name: str, attempt: Callable[[DeltaTable], None]) -> int:
