@@ -414,45 +414,50 @@ def catalog(options: argparse.Namespace) -> None:
         f"| rows | {' | '.join(parts)} |\n|---:|" + "---:|" * len(parts)
     )
     for is_shuffled in (False, True):
+        found = _catalogs(options, is_shuffled)
         before: dict[str, float] = {}
-        for rows in (10_000, 100_000, 1_000_000):
-            found = _catalog(options, rows, is_shuffled)
+        for rows, times in found.items():
             cells = []
             for name in parts:
-                wall, processor = found[name]
-                times = f" x{wall / before[name]:.1f}" if name in before else ""
-                cells.append(f"{wall:.3f} s ({processor:.3f}){times}")
+                wall, processor = np.median(times[name], axis=0)
+                ratio = f" x{wall / before[name]:.1f}" if name in before else ""
+                cells.append(f"{wall:.3f} s ({processor:.3f}){ratio}")
                 before[name] = wall
             order = ", random order" if is_shuffled else ""
             print(f"| {rows:,}{order} | {' | '.join(cells)} |", flush=True)
 
 
-def _catalog(
-    options: argparse.Namespace, rows: int, is_shuffled: bool
-) -> dict[str, tuple[float, float]]:
-    """Medians by the clock and of processor time."""
-    times: dict[str, list[tuple[float, float]]] = {}
+def _catalogs(
+    options: argparse.Namespace, is_shuffled: bool
+) -> dict[int, dict[str, list[tuple[float, float]]]]:
+    """Times by number of rows and part, by the clock and of the processor; sizes take turns."""
+    times: dict[int, dict[str, list[tuple[float, float]]]] = {}
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        store = FeatureStore.create(f"{folder}/store")
-        _many_rows(store.url, rows, is_shuffled)
+        for rows in (10_000, 100_000, 1_000_000):
+            _many_rows(FeatureStore.create(f"{folder}/{rows}").url, rows, is_shuffled)
+            times[rows] = {}
         for count in range(options.rounds):
-            number = rows + count
-            videos = [f"{n:08d}" for n in range(number + 100)]
-            manifest = (["bench"] * len(videos), videos, ["etag"] * len(videos))
-            began = _now()
-            opened = FeatureStore.open(store.url)
-            _note(times, "open", began)
-            began = _now()
-            assert opened.extents.num_rows == number
-            _note(times, "current rows", began)
-            began = _now()
-            missing = opened.missing(SPEC.fingerprint, *manifest)
-            _note(times, "anti-join", began)
-            assert missing.sum() == 100
-            began = _now()
-            opened.commit([_receipt(number)])
-            _note(times, "commit", began)
-    return {name: tuple(np.median(values, axis=0)) for name, values in times.items()}
+            for rows, found in times.items():
+                _catalog(f"{folder}/{rows}", rows + count, found)
+    return times
+
+
+def _catalog(url: str, rows: int, times: dict[str, list[tuple[float, float]]]) -> None:
+    videos = [f"{n:08d}" for n in range(rows + 100)]
+    manifest = (["bench"] * len(videos), videos, ["etag"] * len(videos))
+    began = _now()
+    opened = FeatureStore.open(url)
+    _note(times, "open", began)
+    began = _now()
+    assert opened.extents.num_rows == rows
+    _note(times, "current rows", began)
+    began = _now()
+    missing = opened.missing(SPEC.fingerprint, *manifest)
+    _note(times, "anti-join", began)
+    assert missing.sum() == 100
+    began = _now()
+    opened.commit([_receipt(rows)])
+    _note(times, "commit", began)
 
 
 def _now() -> tuple[float, float]:
