@@ -9,6 +9,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 PYTEST_ARGS ?=
 FUZZ_SECONDS ?= 180
+BENCH ?=
 MEDIA := $(or $(OUTSPIKE_MEDIA),../shared/media)
 
 VENV := .venv
@@ -65,9 +66,9 @@ docs: $(INSTALLED)  ## the documentation as a site, in site/
 	$(PIP) install -q -e '.[docs]'
 	$(BIN)/mkdocs build --strict
 
-bench: $(INSTALLED)  ## every benchmark, one after the other
+bench: $(INSTALLED)  ## every table of docs/performance.md, into benchmarks-out/ (BENCH="--only crops" for one)
 	$(PIP) install -q -e '.[bench]'
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	$(BIN)/python benchmarks/all.py $(BENCH)
 
 ped2: $(INSTALLED)  ## extract, train and promote the model `ped2` (OUTSPIKE_MEDIA)
 	$(BIN)/python jobs/extract.py ped2 --data.root $(MEDIA)/ucsd_ped2

@@ -199,15 +199,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--encoder", choices=["event-pyramid", "clip"], default="event-pyramid")
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--recordings", type=int, help="by default 6, for clip 4")
-    parser.add_argument("--frames", type=int, help="of each; by default 1000, for clip 64")
+    parser.add_argument("--recordings", type=int, default=6)
+    parser.add_argument("--frames", type=int, help="of each; by default 2500, for clip 64")
     parser.add_argument("--size", type=int, nargs=2, default=(480, 640), metavar=("H", "W"))
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--no-job", action="store_true", help="leave Ray and the job out")
     arguments = parser.parse_args()
-    usual = (4, 64) if arguments.encoder == "clip" else (6, 1000)
-    num_recordings = arguments.recordings or usual[0]
-    num_frames = arguments.frames or usual[1]
+    num_recordings = arguments.recordings
+    num_frames = arguments.frames or (64 if arguments.encoder == "clip" else 2500)
     os.environ["OMP_NUM_THREADS"] = "1"
     from outspike.cluster import ray_session
 
