@@ -24,4 +24,4 @@ def test_the_commands_on_the_page_are_those() -> None:
     page = (_REPOSITORY / "docs" / "performance.md").read_text()
     quoted = re.findall(r"python benchmarks/([^`#\n]*)", page)
     told = {line.split("#")[0].strip() for line in quoted}
-    assert told - {"all.py"} == _made_at_once()
+    assert {line for line in told if not line.startswith("all.py")} == _made_at_once()
