@@ -66,13 +66,13 @@ def run(name: str, out: Path) -> bool:
     done = subprocess.run(
         [sys.executable, *shlex.split(f"{_HERE}/{line}")],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        capture_output=True,
         text=True,
         check=False,
     )
     took = f"load {load:.1f}, {time.monotonic() - began:.0f} s, exit status {done.returncode}"
-    (out / f"{name}.txt").write_text(f"benchmarks/{line}   # {took}\n\n{done.stdout}")
+    printed = done.stdout + (done.stderr if done.returncode else "")
+    (out / f"{name}.txt").write_text(f"benchmarks/{line}   # {took}\n\n{printed}")
     print(f"  {took}", flush=True)
     return done.returncode == 0
 

@@ -236,12 +236,11 @@ def main() -> None:
     )
     if not arguments.no_job:
         began = f"first recording after {statistics.median(startups):.1f} s"
-        print(f"| job, {began} | {statistics.median(clock['job']):.0f} | | | |")
+        print(f"| job, {began} | {shown(clock['job'])} | | | |")
     for kind in BARE:
         of_job = "" if arguments.no_job else f"x{ratio(clock['job'], clock[kind]):.2f}"
         print(
-            f"| {kind} | {statistics.median(clock[kind]):.0f} | {of_job} "
-            f"| {statistics.median(processor[kind]):.0f} "
+            f"| {kind} | {shown(clock[kind])} | {of_job} | {shown(processor[kind])} "
             f"| x{ratio(processor['actor'], processor[kind]):.2f} |"
         )
     if not arguments.no_job:
@@ -249,6 +248,12 @@ def main() -> None:
         limit = clock["both"] if share_cores else list(map(min, clock["encode"], clock["decode"]))
         what = "both" if share_cores else "the slower of encode and decode"
         print(f"\nThe limit is {what}: the job reaches x{ratio(clock['job'], limit):.2f} of it.")
+
+
+def shown(rates: list[float]) -> str:
+    """Median over rounds."""
+    median = statistics.median(rates)
+    return f"{median:.0f}" if median >= 100 else f"{median:.1f}"
 
 
 def ratio(ours: list[float], theirs: list[float]) -> float:
