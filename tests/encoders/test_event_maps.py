@@ -14,6 +14,7 @@ from outspike.encoders.event_maps import (
     PyramidConfig,
 )
 from outspike.encoders.frames import grey
+from outspike.encoders.kernels import log_levels
 
 CONFIG = PyramidConfig()
 ONE = 1 << 16
@@ -92,3 +93,16 @@ def test_opposite_directions_are_four_apart():
     """The columns set direction i against direction i + 4."""
     for (down, right), (up, left) in zip(DIRECTIONS[:4], DIRECTIONS[4:], strict=True):
         assert (down, right) == (-up, -left)
+
+
+@pytest.mark.parametrize("size", [(480, 640), (7, 11), (4320, 7680)])
+def test_log_levels_round_like_whole_numbers(size):
+    """Every grey level and its neighbours, at the borders between two steps of the table."""
+    weight, scale = size[0] * size[1], 256
+    borders = (2 * np.arange(255 * scale, dtype=np.int64) + 1) * weight // (2 * scale)
+    sums = np.unique(np.concatenate([borders - 1, borders, borders + 1, [0, 255 * weight]]))
+    sums = sums[(sums >= 0) & (sums <= 255 * weight)]
+    table = np.arange(255 * scale + 1, dtype=np.int32)
+    level = np.empty(len(sums), np.int32)
+    log_levels(sums, scale, weight, table, level)
+    np.testing.assert_array_equal(level, (2 * scale * sums + weight) // (2 * weight))

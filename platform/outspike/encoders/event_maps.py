@@ -10,11 +10,19 @@ count depends neither on how the recording was cut into pieces nor on a machine'
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from outspike.encoders.kernels import active_cells, area_sums, moved_cells, overlaps
+from outspike.encoders.kernels import (
+    active_cells,
+    area_sums,
+    log_levels,
+    moved_cells,
+    overlaps,
+    signs_from,
+)
 from outspike.errors import ConfigError
 
 #: A log intensity of 1.
@@ -73,10 +81,10 @@ class PyramidConfig:
                 f"contrast={self.contrast}, thresholds={self.thresholds}: all must be positive and "
                 "the thresholds rising."
             )
-        if self.thresholds[-1] > _LARGEST_CHANGE:
+        if max(self.thresholds[-1], self.event_threshold) > _LARGEST_CHANGE:
             raise ConfigError(
-                f"thresholds={self.thresholds}: log intensity never changes by more than "
-                f"{_LARGEST_CHANGE:g}; lower them."
+                f"thresholds={self.thresholds}, event_threshold={self.event_threshold}: log "
+                f"intensity never changes by more than {_LARGEST_CHANGE:g}; lower them."
             )
         whole = (*self.lags, *self.steps)
         if min(whole) < 1 or self.time_bins < 2 or list(self.lags) != sorted(set(self.lags)):
@@ -121,15 +129,16 @@ class LogIntensity:
     """Log intensity of the working pixels of grey frames ``[h, w]``, in units of 2**-16."""
 
     def __init__(self, config: PyramidConfig, source: tuple[int, int]) -> None:
-        self._sums = AreaSums(source, (config.height, config.width))
+        self._size = (config.height, config.width)
+        self._sums = AreaSums(source, self._size)
         levels = np.arange(255 * _GREY_STEPS + 1) / _GREY_STEPS
         self._table = np.rint(_ONE * np.log(levels + config.offset)).astype(np.int32)
 
     def __call__(self, grey: NDArray[np.uint8]) -> NDArray[np.int32]:
         """Log intensity ``[H, W]``."""
-        weight = self._sums.weight
-        steps = (self._sums(grey) * (2 * _GREY_STEPS) + weight) // (2 * weight)
-        level: NDArray[np.int32] = self._table.take(steps)
+        level = np.empty(self._size, dtype=np.int32)
+        sums = self._sums(grey).reshape(-1)
+        log_levels(sums, _GREY_STEPS, self._sums.weight, self._table, level.reshape(-1))
         return level
 
 
@@ -164,9 +173,10 @@ class ChangeCounter:
         self._config = config
         size = (config.height, config.width)
         self._recent: deque[NDArray[np.int32]] = deque(maxlen=config.lags[-1])
+        self._over_lags = np.empty((len(config.lags), *size), dtype=np.int32)
         self._signs = np.zeros(size, dtype=np.int8)
         self._thresholds = np.array([round(_ONE * v) for v in config.thresholds], dtype=np.int32)
-        self._event_threshold = round(_ONE * config.event_threshold)
+        self._event_threshold = np.int32(round(_ONE * config.event_threshold))
         self._moves = np.array(
             [(s * down, s * right) for s in config.steps for down, right in DIRECTIONS],
             dtype=np.int64,
@@ -174,21 +184,25 @@ class ChangeCounter:
 
     def push(self, change: NDArray[np.int32]) -> FrameCounts:
         """Counts of the next frame from its change of log intensity ``[H, W]``."""
-        self._recent.append(change)
-        changes = list(self._recent)
-        over_lags = np.stack([sum(changes[-lag:], start=0 * change) for lag in self._config.lags])
-        signs = np.sign(change).astype(np.int8)
-        signs[np.abs(change) < self._event_threshold] = 0
-        counts = FrameCounts(self._active(over_lags), self._moved(self._signs, signs))
+        self._recent.appendleft(change)
+        signs = np.empty_like(self._signs)
+        signs_from(change.reshape(-1), self._event_threshold, signs.reshape(-1))
+        counts = FrameCounts(self._active(), self._moved(self._signs, signs))
         self._signs = signs
         return counts
 
-    def _active(self, over_lags_LHW: NDArray[np.int32]) -> NDArray[np.uint8]:
+    def _active(self) -> NDArray[np.uint8]:
         rows, cols, cell = self._config.rows, self._config.cols, self._config.cell
+        done = 0
+        for i, lag in enumerate(self._config.lags):  # of each what the shorter ones lack
+            np.copyto(self._over_lags[i], self._over_lags[i - 1] if i else 0)
+            for change in islice(self._recent, done, lag):
+                self._over_lags[i] += change
+            done = lag
         active = np.empty(
-            (len(over_lags_LHW), len(self._thresholds), rows, cols), dtype=np.uint8
+            (len(self._over_lags), len(self._thresholds), rows, cols), dtype=np.uint8
         )  # a cell has at most 225 pixels
-        active_cells(over_lags_LHW, self._thresholds, cell, active)
+        active_cells(self._over_lags, self._thresholds, cell, active)
         return active
 
     def _moved(self, before: NDArray[np.int8], now: NDArray[np.int8]) -> NDArray[np.uint16]:

@@ -70,6 +70,35 @@ def area_sums(
 
 
 @numba.njit(cache=True, nogil=True)
+def log_levels(
+    sums: NDArray[np.int64],
+    scale: int,
+    weight: int,
+    table: NDArray[np.int32],
+    level: NDArray[np.int32],
+) -> None:
+    """``table[round(scale * sums / weight)]``, halves up, into ``level [N]``.
+
+    ``sums`` are not negative and ``2 * scale`` of the largest is below 2**53. A division of whole
+    numbers has no vector form; the quotient of floats is off by one at most, and set right.
+    """
+    divisor = 2 * weight
+    inverse = 1.0 / divisor
+    for i in range(sums.shape[0]):
+        dividend = sums[i] * (2 * scale) + weight
+        quotient = np.int64(dividend * inverse)
+        rest = dividend - quotient * divisor
+        level[i] = table[quotient + (rest >= divisor) - (rest < 0)]
+
+
+@numba.njit(cache=True, nogil=True)
+def signs_from(change: NDArray[np.int32], threshold: np.int32, signs: NDArray[np.int8]) -> None:
+    """1 or -1 where a change ``[N]`` reaches the threshold upwards or downwards, else 0."""
+    for i in range(change.shape[0]):
+        signs[i] = np.int8(change[i] >= threshold) - np.int8(change[i] <= -threshold)
+
+
+@numba.njit(cache=True, nogil=True)
 def add_signs(
     x: NDArray[np.uint16], y: NDArray[np.uint16], p: NDArray[np.uint8], total: NDArray[np.int32]
 ) -> None:
