@@ -38,6 +38,11 @@ class SourceStat:
     etag: str
 
 
+#: To one server at a time; the client's own ten would hold back the sixteen requests that reads of
+#: the store have under way.
+_MAX_CONNECTIONS = 32
+
+
 @dataclass(frozen=True, kw_only=True)
 class StorageOptions:
     """Where S3 is; the same for every library. Holds no credentials."""
@@ -68,7 +73,10 @@ class StorageOptions:
         """Keyword arguments of ``fsspec.filesystem`` for ``url``."""
         if scheme(url) == "file":
             return {}
-        options: dict[str, Any] = {"use_listings_cache": False}
+        options: dict[str, Any] = {
+            "use_listings_cache": False,
+            "config_kwargs": {"max_pool_connections": _MAX_CONNECTIONS},
+        }
         if self.endpoint_url:
             options["endpoint_url"] = self.endpoint_url
         if self.region:
