@@ -5,7 +5,7 @@
 
 Each command runs alone, in a process of its own, and leaves what it prints in ``OUT/NAME.txt``
 under a line with the command, the load before it and how long it took. One that fails does not
-keep the others from running; the exit status says so at the end. All of them take about an hour
+keep the others from running; the exit status says so at the end. All of them take an estimated hour
 and a half on two cores, 12 GB of disk for the long recordings, and quiet: a figure from a machine
 with other work is one from another machine.
 """
