@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from outspike.encoders.base import SourceInfo
 from outspike.encoders.event_input import by_frame
-from outspike.encoders.kernels import add_counts, add_signs
+from outspike.encoders.kernels import add_signs
 from outspike.errors import AlignmentError
 from outspike.events.columns import Events
+from outspike.events.frames import add_counts
 from outspike.timebase import DVS_FPS, EventClock
 
 WIDTH, HEIGHT = 7, 5
@@ -58,7 +59,7 @@ def test_sums_and_counts_are_those_of_every_pixel():
     events = events_of(range(500))
     signs, counts = np.full((HEIGHT, WIDTH), 3, np.int32), np.ones((2, HEIGHT, WIDTH), np.int64)
     add_signs(events.x, events.y, events.p, signs)
-    add_counts(events.x, events.y, events.p, counts)
+    add_counts(events, counts)
     expected = np.zeros((2, HEIGHT, WIDTH), np.int64)
     for x, y, p in zip(events.x, events.y, events.p, strict=True):
         expected[p, y, x] += 1

@@ -108,15 +108,6 @@ def add_signs(
 
 
 @numba.njit(cache=True, nogil=True)
-def add_counts(
-    x: NDArray[np.uint16], y: NDArray[np.uint16], p: NDArray[np.uint8], counts: NDArray[np.int64]
-) -> None:
-    """Add OFF and ON events of every pixel to ``counts [2, h, w]``, in which all of them lie."""
-    for i in range(len(x)):
-        counts[1 if p[i] else 0, y[i], x[i]] += 1
-
-
-@numba.njit(cache=True, nogil=True)
 def active_cells(
     over_lags: NDArray[np.int32],
     thresholds: NDArray[np.int32],

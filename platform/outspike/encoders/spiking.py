@@ -19,11 +19,11 @@ from outspike.config import EncoderConfig
 from outspike.encoders.base import Encoder, EncoderStream, Piece, Rows, SourceInfo
 from outspike.encoders.clip_weights import digest
 from outspike.encoders.event_input import by_frame
-from outspike.encoders.kernels import add_counts
 from outspike.encoders.spiking_neurons import SpikingNetwork
 from outspike.encoders.threads import fixed_threads
 from outspike.errors import AlignmentError, ConfigError
 from outspike.events.columns import Events
+from outspike.events.frames import add_counts
 from outspike.recording import Modality
 
 _REVISION = 2
@@ -148,7 +148,7 @@ class _StepHistograms(EncoderStream):
         done: list[Rows] = []
         for frame, events in by_frame(piece, self._source, self._step * self._step_frames):
             done.extend(self._advance(frame // self._step_frames))
-            add_counts(events.x, events.y, events.p, self._counts)
+            add_counts(events, self._counts)
             self._last_frame = max(self._last_frame, frame)
         return self._join(done)
 
