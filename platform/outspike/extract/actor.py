@@ -36,7 +36,8 @@ from outspike.extract.ledger import CHANGED, Failure, annotation_of
 from outspike.extract.metrics import StageSeconds
 from outspike.extract.plan import WorkItem
 from outspike.extract.under_way import MOST_DEATHS, UnderWay
-from outspike.scoring.encode import Frames, Reach, RecordingFacts, encode_recording
+from outspike.scoring.encode import Frames, RecordingFacts, encode_recording
+from outspike.scoring.reach import Reach
 from outspike.store.catalog import Receipt
 from outspike.store.segments import SegmentWriter
 from outspike.store.store import FeatureStore

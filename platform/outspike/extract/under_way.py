@@ -5,15 +5,17 @@ from a recording that takes down whoever opens it. This is how the second kind i
 how a job that has hours of one video before it shows that it moves.
 """
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from outspike.scoring.reach import Reach, now_and_then
 
 #: A recording that this many workers have died of is given up; nodes are lost too, but not so often
 #: at the same recording.
@@ -59,6 +61,16 @@ class _Board:
         return Standing(len(self._begun), sum(self._footage_s.values()))
 
 
+@dataclass(frozen=True)
+class Begun:
+    """One worker at one recording."""
+
+    deaths: int
+    """Workers that had begun it and never came to an end."""
+    reach: Reach
+    """Tells how far it is; not more often than anybody looks, and not waited for."""
+
+
 class UnderWay:
     """Made by the driver on a running Ray; actors have copies of it."""
 
@@ -69,38 +81,16 @@ class UnderWay:
         self._last = Standing()
 
     @contextmanager
-    def begun(self, key: str) -> Iterator["Begun"]:
+    def begun(self, key: str) -> Iterator[Begun]:
         """A worker is at this recording; it asks how many have died of it before."""
         deaths = int(ray.get(self._board.begin.remote(key)))
         try:
-            yield Begun(self, key, deaths)
+            yield Begun(deaths, now_and_then(partial(self._board.reach.remote, key), _TELL_EVERY_S))
         finally:
             self._board.end.remote(key)  # not waited for
-
-    def reach(self, key: str, footage_s: float) -> None:
-        """It has come so far; not waited for."""
-        self._board.reach.remote(key, footage_s)
 
     def standing(self) -> Standing:
         """What is known now; what was known before, where the answer takes too long."""
         with suppress(GetTimeoutError):
             self._last = ray.get(self._board.standing.remote(), timeout=_PATIENCE_S)
         return self._last
-
-
-@dataclass
-class Begun:
-    """One worker at one recording."""
-
-    under_way: UnderWay
-    key: str
-    deaths: int
-    """Workers that had begun it and never came to an end."""
-    _told: float = field(default_factory=time.monotonic)
-
-    def reach(self, footage_s: float) -> None:
-        """Tell how far it is, not more often than anybody looks."""
-        now = time.monotonic()
-        if now - self._told >= _TELL_EVERY_S:
-            self._told = now
-            self.under_way.reach(self.key, footage_s)

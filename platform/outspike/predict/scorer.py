@@ -14,6 +14,7 @@ from outspike.errors import AlignmentError, BagError, DatasetError, MediaError, 
 from outspike.predict.write import intervals, write_prediction
 from outspike.recording import Recording
 from outspike.scoring.bundle import Bundle
+from outspike.scoring.reach import Reach, now_and_then
 from outspike.scoring.score import score_recording
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class Scorer:
             self._bundle,
             timeout_s=config.decode_timeout_s,
             memory_mb=config.decode_memory_mb,
-            reach=_Reached(recording.video_id),
+            reach=_reached(recording.video_id),
         )
         write_prediction(
             recording,
@@ -100,21 +101,15 @@ class Scorer:
         }
 
 
-class _Reached:
+def _reached(video_id: str) -> Reach:
     """A line every 10 s while a long recording is read."""
+    began = time.monotonic()
 
-    def __init__(self, video_id: str) -> None:
-        self._video_id = video_id
-        self._began = self._told = time.monotonic()
+    def tell(footage_s: float) -> None:
+        speed = footage_s / (time.monotonic() - began)
+        logger.info("%s: %.2f hours read, %.1fx real time", video_id, footage_s / 3600, speed)
 
-    def __call__(self, footage_s: float) -> None:
-        now = time.monotonic()
-        if now - self._told >= _TELL_EVERY_S:
-            self._told = now
-            speed = footage_s / (now - self._began)
-            logger.info(
-                "%s: %.2f hours read, %.1fx real time", self._video_id, footage_s / 3600, speed
-            )
+    return now_and_then(tell, _TELL_EVERY_S)
 
 
 def _reason(error: OutspikeError) -> str:

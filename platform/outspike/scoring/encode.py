@@ -19,6 +19,7 @@ from outspike.errors import AlignmentError, ConfigError, DatasetError, MediaErro
 from outspike.events.columns import Events
 from outspike.events.reader import EventInfo, open_events
 from outspike.recording import Recording
+from outspike.scoring.reach import Reach
 from outspike.timebase import DVS_FPS, EventClock
 from outspike.video.decode import FrameChunk, decode
 from outspike.video.isolate import IsolatedVideo
@@ -26,8 +27,6 @@ from outspike.video.probe import VideoInfo, probe
 
 Frames = NDArray[np.int64]
 Emit = Callable[[str, NDArray[np.floating], Frames, Frames], None]
-Reach = Callable[[float], None]
-"""Takes seconds of footage that are done."""
 
 #: No event for this long means a broken clock; following it would make millions of empty rows.
 MAX_SILENCE_S = 6 * 3600

@@ -18,7 +18,8 @@ from outspike.encoders.threads import fixed_threads
 from outspike.errors import AlignmentError, DatasetError
 from outspike.recording import Recording
 from outspike.scoring.bundle import Bundle
-from outspike.scoring.encode import Reach, RecordingFacts, encode_recording
+from outspike.scoring.encode import RecordingFacts, encode_recording
+from outspike.scoring.reach import Reach
 from outspike.scoring.scores import VideoScores
 from outspike.store.bags import Bag
 
