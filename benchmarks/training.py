@@ -46,10 +46,10 @@ from outspike.urls import SourceStat
 
 CHUNK = 10
 OPTIONS: dict[str, ComputeConfig] = {
-    "plain": ComputeConfig(prefetch=0),
-    "bfloat16": ComputeConfig(prefetch=0, precision="bfloat16"),
-    "compile": ComputeConfig(prefetch=0, compile=True),
-    "accumulate 4": ComputeConfig(prefetch=0, accumulate=4),
+    "plain": ComputeConfig(),
+    "bfloat16": ComputeConfig(precision="bfloat16"),
+    "compile": ComputeConfig(compile=True),
+    "accumulate 4": ComputeConfig(accumulate=4),
     "prefetch 2": ComputeConfig(prefetch=2),
 }
 

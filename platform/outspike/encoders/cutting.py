@@ -14,10 +14,10 @@ from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from outspike.events.lanes import COMPILED, I32, Lanes, address
+from outspike.events.lanes import COMPILED, I32, LINE_BYTES, Lanes, address
 
-#: What one store past the caches fills, in bytes and in floats.
-_LINE_BYTES, _LINE = 64, 16
+#: What one store past the caches fills, in floats.
+_LINE = LINE_BYTES // 4
 
 
 def cut_through_table(
@@ -37,7 +37,7 @@ def cut_through_table(
     most = np.array(pictures.shape[1:3]) - batch.shape[4]
     if (corners < 0).any() or (corners > most).any():  # stores past the caches check no bounds
         raise ValueError(f"crops at {corners.tolist()} do not lie inside {pictures.shape[1:3]}")
-    in_lines = batch.ctypes.data % _LINE_BYTES == 0 and batch.shape[4] % _LINE == 0
+    in_lines = batch.ctypes.data % LINE_BYTES == 0 and batch.shape[4] % _LINE == 0
     if COMPILED and in_lines and batch.flags.c_contiguous:
         _stream_crops(pictures, table, corners, batch)
     else:
@@ -138,7 +138,7 @@ def _stream_code(order: list[int]) -> Any:
             line = lanes.load(element, address(context, builder, from_kind, source, start))
             line = builder.shuffle_vector(line, line, lanes.constant(I32, order))
             to = address(context, builder, to_kind, target, place)
-            lanes.stream(line, to, _LINE_BYTES)
+            lanes.stream(line, to, LINE_BYTES)
             return context.get_dummy_value()
 
         return types.void(source, start, target, place), code

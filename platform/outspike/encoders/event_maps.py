@@ -129,16 +129,15 @@ class LogIntensity:
     """Log intensity of the working pixels of grey frames ``[h, w]``, in units of 2**-16."""
 
     def __init__(self, config: PyramidConfig, source: tuple[int, int]) -> None:
-        self._size = (config.height, config.width)
-        self._sums = AreaSums(source, self._size)
+        self._sums = AreaSums(source, (config.height, config.width))
         levels = np.arange(255 * _GREY_STEPS + 1) / _GREY_STEPS
         self._table = np.rint(_ONE * np.log(levels + config.offset)).astype(np.int32)
 
     def __call__(self, grey: NDArray[np.uint8]) -> NDArray[np.int32]:
         """Log intensity ``[H, W]``."""
-        level = np.empty(self._size, dtype=np.int32)
-        sums = self._sums(grey).reshape(-1)
-        log_levels(sums, _GREY_STEPS, self._sums.weight, self._table, level.reshape(-1))
+        sums = self._sums(grey)
+        level = np.empty(sums.shape, dtype=np.int32)
+        log_levels(sums.reshape(-1), _GREY_STEPS, self._sums.weight, self._table, level.reshape(-1))
         return level
 
 

@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from outspike.events.columns import Events
-from outspike.events.lanes import COMPILED, I8, Lanes, address
+from outspike.events.lanes import COMPILED, I8, LINE_BYTES, Lanes, address
 
 Counts = NDArray[Any]
 #: ``[H * W]`` counts modulo 16: OFF in the lower half of a byte, ON in the upper.
@@ -28,9 +28,6 @@ _CARRY = 16
 #: Frames of fewer cells are in the cache anyway.
 _SMALL = 1 << 18
 
-#: What one store past the caches fills.
-_LINE_BYTES = 64
-
 #: From which on a system with large pages hands out memory in pieces of that many bytes.
 _LARGE_PAGE_BYTES = 1 << 21
 
@@ -38,9 +35,9 @@ _LARGE_PAGE_BYTES = 1 << 21
 def new_frames(num: int, size: tuple[int, int], dtype: np.dtype[Any]) -> Counts:
     """Zeros ``[num, 2, H, W]`` that begin with a line of the cache."""
     width, height = size
-    spare = _LINE_BYTES // dtype.itemsize
+    spare = LINE_BYTES // dtype.itemsize
     room: Counts = np.zeros(num * 2 * height * width + spare, dtype=dtype)
-    start = -room.ctypes.data % _LINE_BYTES // dtype.itemsize
+    start = -room.ctypes.data % LINE_BYTES // dtype.itemsize
     return room[start : len(room) - spare + start].reshape(num, 2, height, width)
 
 
@@ -80,7 +77,7 @@ def count_full(events: Events, frame: Counts, table: Table, highest: int) -> boo
     carries = np.empty(len(events) // _CARRY, dtype=np.int64)
     num = _count_halves(events.x, events.y, events.p, table, frame.shape[2], carries)
     off, on = frame.reshape(2, -1)
-    if COMPILED and frame.ctypes.data % _LINE_BYTES == 0 and off.nbytes % _LINE_BYTES == 0:
+    if COMPILED and frame.ctypes.data % LINE_BYTES == 0 and off.nbytes % LINE_BYTES == 0:
         _write_lines(table, off, on)
     else:
         off[:] = table & (_CARRY - 1)
@@ -131,7 +128,7 @@ def _add_carries(flat: Counts, places: NDArray[np.int64], carry: Any, limit: Any
 
 def _write_line_code(typing: Any, table: Any, position: Any, off: Any, on: Any) -> Any:
     """Widen the next counts of the table to a line of both polarities, and empty the table."""
-    num = _LINE_BYTES * 8 // off.dtype.bitwidth
+    num = LINE_BYTES * 8 // off.dtype.bitwidth
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         table, position, *planes = arguments
@@ -148,7 +145,7 @@ def _write_line_code(typing: Any, table: Any, position: Any, off: Any, on: Any) 
             is_float = isinstance(kind.dtype, types.Float)
             widened = builder.uitofp(count, wide) if is_float else builder.zext(count, wide)
             at = address(context, builder, kind, plane, position)
-            lanes.stream(widened, at, _LINE_BYTES)
+            lanes.stream(widened, at, LINE_BYTES)
         return context.get_dummy_value()
 
     return types.void(table, position, off, on), code
@@ -160,5 +157,5 @@ _write_line: Any = intrinsic(_write_line_code)
 @numba.njit(cache=True, nogil=True)
 def _write_lines(table: Table, off: Counts, on: Counts) -> None:
     """Widen the whole table into both polarities of a frame, and empty it."""
-    for position in range(0, len(table), _LINE_BYTES // off.itemsize):
+    for position in range(0, len(table), LINE_BYTES // off.itemsize):
         _write_line(table, position, off, on)

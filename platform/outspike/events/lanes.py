@@ -21,6 +21,9 @@ I1, I8, I16, I32, I64 = (ir.IntType(width) for width in (1, 8, 16, 32, 64))
 _config: Any = config
 _declared: Any = cgutils.get_or_insert_function
 
+#: What one store past the caches fills (:meth:`Lanes.stream`).
+LINE_BYTES = 64
+
 #: Whether loops are compiled at all; the fuzz driver and debuggers turn that off.
 COMPILED = not _config.DISABLE_JIT
 
